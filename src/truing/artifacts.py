@@ -1,0 +1,178 @@
+"""Artifacts: immutable folders named by the hash of their content.
+
+An artifact is written into a temporary folder beside its place, synced, given its manifest last, and renamed: it is there whole or
+not at all. Its id is `kind-` and the first 16 hex digits of the sha256 of the manifest, which holds the sha256 of every file and the ids of its parents;
+so an id speaks for everything it came from. Times and speeds stay out of artifacts: the same inputs and seed give the same id.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from truing.errors import DamagedArtifact, UserError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder that passed its check. `manifest` holds kind, files, parents, settings, seed, facts and code version."""
+
+    id: str
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """What it is: dataset, reward, policy, evaluation, round."""
+        return str(self.manifest["kind"])
+
+    @property
+    def parents(self) -> list[str]:
+        """Ids of what it was made from."""
+        return list(self.manifest["parents"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its maker measured."""
+        return dict(self.manifest["facts"])
+
+
+def write_artifact(
+    folder: Path,
+    kind: str,
+    fill: Callable[[Path], None],
+    *,
+    parents: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Make an artifact.
+
+    Args:
+        folder: the project's artifacts/.
+        kind: the first word of its id.
+        fill: writes the files into the empty folder it is given.
+        parents: ids of what it was made from.
+        settings: all settings that shaped it.
+        seed: the seed that shaped it.
+        facts: small results worth reading without opening a file; finite JSON values.
+
+    Raises:
+        UserError: the disk is full. Nothing is left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    try:
+        fill(temporary)
+        manifest = {
+            "kind": kind,
+            "files": _hashes(temporary),
+            "parents": sorted(parents),
+            "settings": dict(settings or {}),
+            "seed": seed,
+            "facts": dict(facts or {}),
+            "truing": version("truing"),
+        }
+        text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        artifact_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        (temporary / MANIFEST).write_text(text, encoding="utf-8")
+        _sync(temporary)
+        place = folder / artifact_id
+        if place.exists():  # the same content was made before: keep the first, once it proves whole
+            return load_artifact(folder, artifact_id)
+        os.replace(temporary, place)
+        _sync_folder(folder)
+        return Artifact(artifact_id, place, json.loads(text))
+    except OSError as error:
+        if error.errno == 28:
+            raise UserError(
+                f"the disk is full: the {kind} was not written", fix=f"free some space on the disk of {folder} and type the same command again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_artifact(folder: Path, artifact_id: str) -> Artifact:
+    """Open an artifact and check every byte of it.
+
+    Raises:
+        UserError: there is no such artifact.
+        DamagedArtifact: a file is missing, added or changed.
+    """
+    place = folder / artifact_id
+    try:
+        text = (place / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no artifact {artifact_id} in {folder}", fix="`truing lineage` lists the ones there are") from error
+    expected = artifact_id.rpartition("-")[2]
+    if not hashlib.sha256(text.encode()).hexdigest().startswith(expected):
+        raise DamagedArtifact(f"{place / MANIFEST} is not what it was", fix="restore the folder from a copy, or make it again with --force")
+    manifest = json.loads(text)
+    found = _hashes(place)
+    if found != manifest["files"]:
+        wrong = sorted(name for name in found.keys() | manifest["files"].keys() if found.get(name) != manifest["files"].get(name))
+        raise DamagedArtifact(
+            f"{artifact_id}: {', '.join(wrong)} changed since it was made", fix="restore the folder from a copy, or make it again with --force"
+        )
+    return Artifact(artifact_id, place, manifest)
+
+
+def artifact_ids(folder: Path, kind: str | None = None) -> list[str]:
+    """Ids of the finished artifacts in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and (entry / MANIFEST).exists()]
+    found.sort(key=lambda entry: ((entry / MANIFEST).stat().st_mtime_ns, entry.name))
+    return [entry.name for entry in found if kind is None or entry.name.rpartition("-")[0] == kind]
+
+
+def ancestors(folder: Path, artifact_id: str) -> Iterator[tuple[int, Artifact]]:
+    """An artifact and all it came from, depth first, each with its depth; one met twice is walked once."""
+    seen: set[str] = set()
+
+    def walk(current: str, depth: int) -> Iterator[tuple[int, Artifact]]:
+        artifact = load_artifact(folder, current)
+        yield depth, artifact
+        if current in seen:
+            return
+        seen.add(current)
+        for parent in artifact.parents:
+            yield from walk(parent, depth + 1)
+
+    yield from walk(artifact_id, 0)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Settings: one declaration each, beside the stage that uses it; here is how they are read.
+
+A stage declares `class SampleSettings(Settings)`; `truing.toml` holds a table for each stage, and `--set samples.temperature=0.8` changes one value.
+`SECTIONS` names every table and where it is declared, as text, so that reading one stage's settings imports that stage alone.
+"""
+
+import difflib
+import importlib
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from truing.errors import SettingError, UserError
+
+SECTIONS: dict[str, str] = {
+    "model": "truing.models.registry:ModelSettings",
+    "prompts": "truing.prompts:PromptSettings",
+    "samples": "truing.samples:SampleSettings",
+    "feedback": "truing.feedback.questions:FeedbackSettings",
+    "crowd": "truing.feedback.simulated:CrowdSettings",
+    "quality": "truing.feedback.quality:QualitySettings",
+    "preferences": "truing.preferences:PreferenceSettings",
+    "reward": "truing.reward.train:RewardSettings",
+    "tune": "truing.policy.train:TuneSettings",
+    "evaluation": "truing.evaluation.winrate:EvaluationSettings",
+}
+
+
+class Settings(BaseModel):
+    """Base of every stage's settings: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: Any) -> Any:
+        """TOML has no null: the word "none" stands for it."""
+        return None if value == "none" else value
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def section_class(section: str) -> type[Settings]:
+    """The settings class of a section; imports its module.
+
+    Raises:
+        SettingError: no such section.
+    """
+    if section not in SECTIONS:
+        raise SettingError(f"there is no settings section [{section}]", fix=_nearest(section, SECTIONS))
+    module, _, name = SECTIONS[section].partition(":")
+    found: type[Settings] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a settings file, unchecked but for the names of its sections.
+
+    Raises:
+        UserError: the file can't be read as TOML.
+        SettingError: a section is unknown, or a key stands outside every section.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}", fix=f"mend that line of {path.name}") from error
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            raise SettingError(f"{path}: `{section}` stands outside every section", fix=f"put it under one of {', '.join(SECTIONS)}")
+        if section not in SECTIONS:
+            raise SettingError(f"{path}: there is no settings section [{section}]", fix=_nearest(section, SECTIONS))
+    return tables
+
+
+def with_overrides(tables: Mapping[str, Mapping[str, Any]], overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """`tables` with each `section.key=value` of `--set` applied.
+
+    The value is read as TOML where it is TOML (3, 0.1, true, [1, 2]) and as plain text otherwise.
+
+    Raises:
+        SettingError: the text isn't of that form, or names no section.
+    """
+    merged = {section: dict(table) for section, table in tables.items()}
+    for text in overrides:
+        path, equals, raw = text.partition("=")
+        section, dot, key = path.strip().partition(".")
+        if not (equals and dot and key):
+            raise SettingError(f"--set {text!r} is not of the form section.key=value", fix="for example --set samples.temperature=0.8")
+        if section not in SECTIONS:
+            raise SettingError(f"--set {text!r}: there is no settings section [{section}]", fix=_nearest(section, SECTIONS))
+        try:
+            value = tomllib.loads(f"x = {raw.strip()}")["x"]
+        except tomllib.TOMLDecodeError:
+            value = raw.strip()
+        merged.setdefault(section, {})[key.strip()] = value
+    return merged
+
+
+def build(kind: type[S], section: str, values: Mapping[str, Any]) -> S:
+    """Validated settings of one section.
+
+    Raises:
+        SettingError: a key is unknown (the nearest known one is named) or a value out of its bounds.
+    """
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SettingError(f"there is no setting {section}.{key}", fix=_nearest(key, kind.model_fields)) from error
+        field = kind.model_fields.get(key)
+        meaning = f" ({field.description})" if field and field.description else ""
+        raise SettingError(f"{section}.{key} = {first['input']!r}: {first['msg']}", fix=f"change {section}.{key}{meaning}") from error
+
+
+def commented_toml() -> str:
+    """The text of a fresh truing.toml: every setting with its meaning and default, commented out."""
+    lines = ["# Truing's settings. Every line below is a default: uncomment one to change it.", ""]
+    for section in SECTIONS:
+        kind = section_class(section)
+        lines += [f"[{section}]", f"# {(kind.__doc__ or '').strip().splitlines()[0]}"]
+        for name, field in kind.model_fields.items():
+            lines.append(f"# {name} = {_toml_value(field.default)}  # {field.description}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a file so that a reader or a crash sees the old content or the new, never a part."""
+    data = text.encode("utf-8") if isinstance(text, str) else text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None:
+        return '"none"'
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    return str(value)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean `{near[0]}`?" if near else f"known ones: {', '.join(names)}"

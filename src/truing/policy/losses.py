@@ -1,0 +1,161 @@
+"""Policy and value losses: functions of tensors, no model, no settings, no logging.
+
+Shapes: B responses in the batch, T response tokens, padded. `mask` is (B, T) bool, True on generated tokens; what
+stands elsewhere is never read, so padding may hold anything, NaN included, without reaching a value or a gradient.
+
+Conventions: a loss is minimised. Log probabilities are in nats. Every mean is over the mask. Only the first argument
+carries a gradient: the others are constants and are detached here, so a caller who forgets cannot train them.
+
+`denominator`: a mean is the sum over the mask divided by this number, by default the number of tokens in the mask.
+A microbatch passes the token count of its whole minibatch; then losses, diagnostic means and gradients of the
+microbatches *add up* to those of the minibatch, whatever its split (a largest ratio combines by `max`). Averaging the
+microbatches' own means would give the tokens of a microbatch of short responses more weight.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LOG_RATIO_LIMIT = 20.0  # nats; exp(20) = 4.9e8 still squares without overflow in float32, exp(89) is already infinite
+
+
+class PolicyLoss(NamedTuple):
+    """What `clipped_surrogate` returns; only `loss` carries a gradient."""
+
+    loss: Tensor  # ()
+    clip_fraction: Tensor  # () share of tokens where the clip is active, in [0, 1]
+    kl_old: Tensor  # () nats per token, >= 0: KL(old || new), k3 estimator
+    max_ratio: Tensor  # () largest new/old probability ratio of a token; 0 when the mask is empty
+
+
+class ValueLoss(NamedTuple):
+    """What `clipped_value_loss` returns; only `loss` carries a gradient."""
+
+    loss: Tensor  # ()
+    clip_fraction: Tensor  # () share of tokens where the clip is active, in [0, 1]
+
+
+def require_same_shape(**tensors: Tensor) -> None:
+    """Raise ValueError unless all tensors have one shape: a (B, 1) or (T,) would broadcast into a wrong number."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(f"tensors must have the same shape, found {found}")
+
+
+def masked_mean(x: Tensor, mask: Tensor, denominator: Tensor | float | None = None) -> Tensor:
+    """Mean of `x` over `mask`: (B, T), (B, T) -> ().
+
+    Args:
+        x:           (B, T) any unit.
+        mask:        (B, T) bool.
+        denominator: what the sum is divided by; None is `mask.sum()`, and then an empty mask gives nan.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(x=x, mask=mask)
+    return _real(x, mask).sum() / (mask.sum() if denominator is None else denominator)
+
+
+def clipped_surrogate(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    denominator: Tensor | float | None = None,
+) -> PolicyLoss:
+    """PPO's clipped objective, negated (Schulman et al. 2017, eq. 7, arXiv:1707.06347).
+
+        L = -mean_t min(r_t A_t, clamp(r_t, 1 - c, 1 + c) A_t),    r_t = exp(logprob_t - old_logprob_t)
+
+    The log ratio is clamped to +-20 nats before exp; a token beyond that has no gradient.
+
+    Args:
+        logprobs:     (B, T) of the sampled tokens under the policy being trained; carries the gradient.
+        old_logprobs: (B, T) of the same tokens when they were sampled.
+        advantages:   (B, T); whitening is the caller's choice.
+        mask:         (B, T) bool.
+        clip:         c, half-width of the trusted ratio, dimensionless, > 0.
+        denominator:  see the module.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(logprobs=logprobs, old_logprobs=old_logprobs, advantages=advantages, mask=mask)
+    advantages = _real(advantages.detach(), mask)
+    log_ratio = _real(logprobs - old_logprobs.detach(), mask).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    ratio = log_ratio.exp()
+    free = ratio * advantages
+    held = ratio.clamp(1 - clip, 1 + clip) * advantages
+    loss = -masked_mean(torch.minimum(free, held), mask, denominator)
+    with torch.no_grad():
+        clip_fraction = masked_mean((held < free).to(ratio.dtype), mask, denominator)
+        # expm1(x) - x and not exp(x) - 1 - x: near x = 0, where training lives, the latter cancels to a negative KL
+        kl_old = masked_mean(log_ratio.expm1() - log_ratio, mask, denominator)
+        max_ratio = _real(ratio, mask).amax()
+    return PolicyLoss(loss, clip_fraction, kl_old, max_ratio)
+
+
+def reinforce(
+    logprobs: Tensor, advantages: Tensor, mask: Tensor, *, denominator: Tensor | float | None = None
+) -> Tensor:
+    """The score-function loss, L = -mean_t logprob_t A_t, whose gradient is the policy gradient's negative -> ().
+
+    Williams 1992, "Simple statistical gradient-following algorithms", doi:10.1007/BF00992696. Its value means
+    nothing by itself: only the gradient does.
+
+    Args:
+        logprobs:    (B, T) of the sampled tokens under the policy being trained; carries the gradient.
+        advantages:  (B, T).
+        mask:        (B, T) bool.
+        denominator: see the module.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(logprobs=logprobs, advantages=advantages, mask=mask)
+    return -masked_mean(_real(logprobs, mask) * _real(advantages.detach(), mask), mask, denominator)
+
+
+def clipped_value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    denominator: Tensor | float | None = None,
+) -> ValueLoss:
+    """Half the squared error, the worse of the value and of the value held near the old one.
+
+        L = 1/2 mean_t max((v_t - R_t)^2, (v_old_t + clamp(v_t - v_old_t, -c, c) - R_t)^2)
+
+    As in openai/lm-human-preferences (Ziegler et al. 2019, arXiv:1909.08593), from OpenAI baselines' ppo2.
+
+    Args:
+        values:      (B, T) predicted now; carries the gradient.
+        old_values:  (B, T) predicted when the responses were sampled.
+        returns:     (B, T) the targets, in the reward's unit, from `advantages.gae`.
+        mask:        (B, T) bool.
+        clip:        c, in the reward's unit, > 0.
+        denominator: see the module.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    require_same_shape(values=values, old_values=old_values, returns=returns, mask=mask)
+    values, old_values, returns = (_real(x, mask) for x in (values, old_values.detach(), returns.detach()))
+    free = (values - returns).square()
+    held = (old_values + (values - old_values).clamp(-clip, clip) - returns).square()
+    loss = masked_mean(torch.maximum(free, held), mask, denominator) / 2
+    clip_fraction = masked_mean((held > free).to(values.dtype), mask, denominator)
+    return ValueLoss(loss, clip_fraction)
+
+
+def _real(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` with 0 outside `mask`. Multiplying by the mask instead would turn a NaN on padding into a NaN everywhere."""
+    return x.masked_fill(~mask, 0)

@@ -1,0 +1,109 @@
+"""Open a project's database: SQLite by default, PostgreSQL by URL. Short transactions, one writer at a time on SQLite."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from truing.errors import UserError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+NEWEST = "0001"  # the newest migration; a test holds it to the files
+BUSY_SECONDS = 30
+
+
+class Database:
+    """A project's database.
+
+    `read()` and `write()` each give a session in a transaction of its own. A write commits at the end of its block or leaves nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        with _clear_errors(url):
+            _bring_up_to_date(self.engine)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for looking. Nothing it changes is kept."""
+        with _clear_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session whose changes are kept, all of them or none."""
+        with _clear_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
+            # SQLite's write lock is taken first: a transaction that reads and then writes would else fail under load.
+            session.connection(execution_options={"sqlite_immediate": True})
+            yield session
+            session.commit()
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a database file."""
+    return f"sqlite:///{path}"
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        immediate = connection.get_execution_options().get("sqlite_immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+def _bring_up_to_date(engine: Engine) -> None:
+    """Run the migrations this database hasn't seen."""
+    with engine.connect() as connection:
+        known = None
+        if inspect(connection).has_table("alembic_version"):
+            known = connection.execute(text("select version_num from alembic_version")).scalar()
+    if known == NEWEST:
+        return
+    from alembic import command  # a third of a second to import, and needed once in a database's life
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+@contextmanager
+def _clear_errors(url: str) -> Iterator[None]:
+    """Turn what a user can mend (disk full, read-only, no server) into words."""
+    try:
+        yield
+    except DBAPIError as error:
+        reason = str(error.orig)
+        if "disk is full" in reason or "No space left" in reason or "disk I/O error" in reason:
+            raise UserError(f"the disk is full: nothing of this step was written to {url}", fix="free some space and type the same command again") from error
+        if "readonly database" in reason or "unable to open database file" in reason:
+            raise UserError(f"{url} can't be written", fix="check the folder's owner and permissions") from error
+        if isinstance(error, OperationalError) and not url.startswith("sqlite") and error.connection_invalidated is False and "connect" in reason:
+            raise UserError(
+                f"no database answers at {url.rsplit('@', 1)[-1]}: {reason.splitlines()[0]}", fix="start the server, or mend `TRUING_DATABASE`"
+            ) from error
+        raise

@@ -1,0 +1,125 @@
+"""Runs: one execution of a stage. A finished run with the same inputs answers in its place; an interrupted one is taken up again."""
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from truing.errors import UserError
+from truing.store.clock import now
+from truing.store.ids import content_id, uuid7
+from truing.store.project import Project
+from truing.store.tables import Run, RunState
+
+BEAT_SECONDS = 2.0
+
+
+class StageRun:
+    """A run under way, or a finished one that answers for it.
+
+    Attributes:
+        key: hash of the stage, its inputs, settings and seed.
+        answered: whether an earlier run with this key finished; then `result` is what it gave.
+        result: what the stage gives; set it before the block ends.
+        seconds: time spent so far on this key, interrupted runs included.
+    """
+
+    def __init__(self, project: Project, key: str, run_id: str, *, answered: bool, result: dict[str, Any], spent: float) -> None:
+        self.project, self.key, self.id, self.answered, self.result = project, key, run_id, answered, result
+        self._spent, self._start, self._beat = spent, time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on this key, earlier interrupted runs included."""
+        return self._spent if self.answered else self._spent + time.monotonic() - self._start
+
+    def progress(self, **facts: Any) -> None:
+        """Tell the store how far the run is; written at most every two seconds."""
+        if time.monotonic() - self._beat < BEAT_SECONDS:
+            return
+        self._beat = time.monotonic()
+        self._update(progress=facts)
+
+    def _update(self, **changes: Any) -> None:
+        with self.project.database.write() as session:
+            run = session.get_one(Run, self.id)
+            run.heartbeat_at, run.seconds = now(), self.seconds
+            for name, value in changes.items():
+                setattr(run, name, value)
+
+
+@contextmanager
+def stage_run(project: Project, stage: str, inputs: Mapping[str, Any], *, round_id: int | None = None) -> Iterator[StageRun]:
+    """Run a stage once for these inputs.
+
+        with stage_run(project, "reward", {"dataset": id, "settings": ..., "seed": 1}) as run:
+            if not run.answered:
+                run.result = {...}
+        return run.result
+
+    Ctrl-C and an exception mark the run and go on up; the next call with the same inputs takes the work up again.
+    """
+    key = content_id(stage, dict(inputs), length=64)
+    run = _start(project, stage, key, round_id)
+    if run.answered:
+        yield run
+        return
+    try:
+        with _terminate_like_interrupt():
+            yield run
+    except KeyboardInterrupt:
+        run._update(state=RunState.INTERRUPTED)
+        raise
+    except Exception as error:
+        _note_failure(run, error)
+        raise
+    run._update(state=RunState.DONE, finished_at=now(), result=run.result, error=None)
+
+
+def _start(project: Project, stage: str, key: str, round_id: int | None) -> StageRun:
+    with project.database.write() as session:
+        earlier = session.scalars(select(Run).where(Run.key == key).order_by(Run.id.desc())).first()
+        if earlier is not None and not (earlier.state == RunState.DONE and project.force):
+            done = earlier.state == RunState.DONE
+            if not done:
+                earlier.state, earlier.heartbeat_at = RunState.RUNNING, now()
+            return StageRun(project, key, earlier.id, answered=done, result=dict(earlier.result), spent=earlier.seconds)
+        moment: datetime = now()
+        run = Run(
+            id=uuid7(moment), stage=stage, key=key, round_id=round_id, state=RunState.RUNNING, started_at=moment, heartbeat_at=moment,
+            finished_at=None, seconds=0.0, progress={}, result={}, error=None,
+        )  # fmt: skip
+        session.add(run)
+        return StageRun(project, key, run.id, answered=False, result={}, spent=0.0)
+
+
+def _note_failure(run: StageRun, error: Exception) -> None:
+    """Write the failure down, unless the store is what failed: the first error is the one to show."""
+    try:
+        run._update(state=RunState.FAILED, error=f"{type(error).__name__}: {error}")
+    except (UserError, SQLAlchemyError) as second:
+        error.add_note(f"and the store could not note it: {second}")
+
+
+@contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM end a stage as Ctrl-C does, so that the run is marked interrupted."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: the one that is takes the signal
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
