@@ -5,9 +5,11 @@ not at all. Its id is `kind-` and the first 16 hex digits of the sha256 of the m
 so an id speaks for everything it came from. Times and speeds stay out of artifacts: the same inputs and seed give the same id.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ from typing import Any
 from truing.errors import DamagedArtifact, UserError
 
 MANIFEST = "manifest.json"
+ID = re.compile(r"[a-z][a-z-]*-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,18 @@ def write_artifact(
         artifact_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _sync(temporary)
+        temporary.chmod(0o755)  # mkdtemp's folders are for their maker alone
         place = folder / artifact_id
-        if place.exists():  # the same content was made before: keep the first, once it proves whole
-            return load_artifact(folder, artifact_id)
-        os.replace(temporary, place)
+        try:
+            os.rename(temporary, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return load_artifact(folder, artifact_id)  # the same content was made before: keep the first, once it proves whole
         _sync_folder(folder)
         return Artifact(artifact_id, place, json.loads(text))
     except OSError as error:
-        if error.errno == 28:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"the disk is full: the {kind} was not written", fix=f"free some space on the disk of {folder} and type the same command again"
             ) from error
@@ -110,12 +117,10 @@ def load_artifact(folder: Path, artifact_id: str) -> Artifact:
         DamagedArtifact: a file is missing, added or changed.
     """
     place = folder / artifact_id
-    try:
-        text = (place / MANIFEST).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UserError(f"there is no artifact {artifact_id} in {folder}", fix="`truing lineage` lists the ones there are") from error
-    expected = artifact_id.rpartition("-")[2]
-    if not hashlib.sha256(text.encode()).hexdigest().startswith(expected):
+    if not ID.fullmatch(artifact_id) or not place.is_dir():
+        raise UserError(f"there is no artifact {artifact_id} in {folder}", fix="`truing lineage` lists the ones there are")
+    text = (place / MANIFEST).read_bytes() if (place / MANIFEST).is_file() else b""
+    if not hashlib.sha256(text).hexdigest().startswith(artifact_id.rpartition("-")[2]):
         raise DamagedArtifact(f"{place / MANIFEST} is not what it was", fix="restore the folder from a copy, or make it again with --force")
     manifest = json.loads(text)
     found = _hashes(place)

@@ -6,6 +6,7 @@ A stage declares `class SampleSettings(Settings)`; `truing.toml` holds a table f
 
 import difflib
 import importlib
+import json
 import os
 import tempfile
 import tomllib
@@ -26,7 +27,7 @@ SECTIONS: dict[str, str] = {
     "quality": "truing.feedback.quality:QualitySettings",
     "preferences": "truing.preferences:PreferenceSettings",
     "reward": "truing.reward.train:RewardSettings",
-    "tune": "truing.policy.train:TuneSettings",
+    "tune": "truing.policy.algorithms.ppo:PPOSettings",
     "evaluation": "truing.evaluation.winrate:EvaluationSettings",
 }
 
@@ -34,7 +35,7 @@ SECTIONS: dict[str, str] = {
 class Settings(BaseModel):
     """Base of every stage's settings: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -127,7 +128,8 @@ def commented_toml() -> str:
         kind = section_class(section)
         lines += [f"[{section}]", f"# {(kind.__doc__ or '').strip().splitlines()[0]}"]
         for name, field in kind.model_fields.items():
-            lines.append(f"# {name} = {_toml_value(field.default)}  # {field.description}")
+            meaning = " ".join((field.description or "").split())
+            lines.append(f"# {name} = {_toml_value(field.get_default(call_default_factory=True))}  # {meaning}")
         lines.append("")
     return "\n".join(lines)
 
@@ -155,9 +157,11 @@ def _toml_value(value: Any) -> str:
     if value is None:
         return '"none"'
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False)  # JSON's texts are TOML's
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {_toml_value(item)}" for key, item in value.items()) + "}"
     return str(value)
 
 

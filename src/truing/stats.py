@@ -61,7 +61,8 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     rate, z = successes / n, NormalDist().inv_cdf((1 + confidence) / 2)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Interval(rate, max(centre - half, 0.0), min(centre + half, 1.0), n)
+    # in exact arithmetic 0 <= low <= rate <= high <= 1; rounding must not say otherwise
+    return Interval(rate, max(0.0, min(centre - half, rate)), min(1.0, max(centre + half, rate)), n)
 
 
 def bootstrap_mean(
@@ -93,8 +94,8 @@ def bootstrap_mean(
         ValueError: lengths differ, a value is not finite, a weight is negative, another argument out of its range.
     """
     _require_confidence(confidence)
-    value, weight = _columns(values=values, weights=np.ones(np.size(values)) if weights is None else weights)
-    _require_range("weights", weight, 0, math.inf)
+    (value,) = _columns(values=values)
+    weight = _weights(weights, len(value))
     unit = np.arange(len(value)) if groups is None else _codes(groups)[0]
     _require_equal_lengths(values=len(value), groups=len(unit))
     mass = np.bincount(unit, weight)  # (U,) total weight of each unit
@@ -155,11 +156,12 @@ def _answer_counts(ratings: Sequence[Rating], level: Level) -> tuple[Floats, Flo
             raise ValueError(f"annotator {annotator!r} answered question {question!r} more than once")
         seen.add((question, annotator))
     rows, questions = _codes(question for question, _, _ in ratings)
-    columns, answers = _codes(answer for _, _, answer in ratings)
+    numbers = level != "nominal"
+    columns, answers = _codes(float(cast(float, answer)) if numbers else answer for _, _, answer in ratings)
     counts = np.zeros((len(questions), len(answers)))
     np.add.at(counts, (rows, columns), 1)
     # a nominal answer lies nowhere; the others are put in order, which the ordinal distance relies on
-    positions = np.array([0.0 if level == "nominal" else float(cast(float, answer)) for answer in answers])
+    positions = np.array(answers if numbers else [0.0] * len(answers), dtype=np.float64)
     order = np.argsort(positions, kind="stable")
     return counts[counts.sum(axis=1) >= 2][:, order], positions[order]
 
@@ -173,8 +175,8 @@ def _alpha(counts: Floats, positions: Floats, level: Level) -> float:
     # coincidences (C, C): each question's pairs of answers, in both orders, weighing as much as its answers. Pairs of
     # an answer with itself land on the diagonal, where nothing is apart, so they need no taking out.
     coincidences = counts.T @ (counts / (counts.sum(axis=1, keepdims=True) - 1))
-    expected = totals @ apart @ totals
-    return 1 - _ratio((totals.sum() - 1) * (coincidences * apart).sum(), expected)
+    observed = (totals.sum() - 1) * (coincidences * apart).sum()
+    return 1 - _ratio(float(observed), float(totals @ apart @ totals))
 
 
 # ---- calibration and discrimination ----
@@ -262,7 +264,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
         ValueError: lengths differ, a value is not finite.
     """
     a, b = (_ranks(column) - (len(column) + 1) / 2 for column in _columns(x=x, y=y))
-    return _ratio(a @ b, math.sqrt((a @ a) * (b @ b)))
+    return _ratio(float(a @ b), math.sqrt(float(a @ a) * float(b @ b)))
 
 
 def distinct_n(texts: Iterable[Sequence[Hashable]], n: int) -> float:

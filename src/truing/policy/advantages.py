@@ -40,7 +40,7 @@ def gae(
         raise ValueError("mask must be right-padded: a response has a real token after a padded one")
     rewards, values = rewards.masked_fill(~mask, 0), values.masked_fill(~mask, 0)
     advantages = torch.zeros_like(rewards)
-    next_value = next_advantage = torch.zeros_like(rewards[:, 0])
+    next_value = next_advantage = rewards.new_zeros(len(rewards))
     for t in reversed(range(rewards.shape[1])):  # padding is all zeros, so it hands zeros to the last real token
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantages[:, t] = next_advantage = delta + gamma * lam * next_advantage

@@ -76,9 +76,10 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, *, beta: float) -> T
         ValueError: the shapes do not fit, or a response has no token.
     """
     require_same_shape(kl=kl, mask=mask)
-    require_same_shape(scores=scores, responses=mask[:, 0])
-    if not mask.any(dim=1).all():
-        empty = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    has_token = mask.any(dim=1)
+    require_same_shape(scores=scores, responses=has_token)
+    if not has_token.all():
+        empty = (~has_token).nonzero().flatten().tolist()
         raise ValueError(f"every response needs a token to carry its score, found none in response {empty}")
     positions = torch.arange(mask.shape[1], device=mask.device)
     is_last = positions == (positions * mask).amax(dim=1, keepdim=True)  # (B, T), one True in each row

@@ -30,7 +30,7 @@ def bradley_terry(
         rejected: (N,) scores of the others.
         target:   (N,) p, probability in [0, 1] that `chosen` is preferred; None is 1, a tie 1/2. A constant.
         weight:   (N,) w >= 0, how much each label is trusted, on any scale; None is 1. A constant.
-        centre:   price of a squared sum of scores, >= 0; 0.01 in the paper.
+        centre:   price of a squared sum of scores, >= 0; TRL recommends 0.01.
 
     Raises:
         ValueError: no pair, shapes that differ, a target outside [0, 1], a negative or infinite weight, all weights 0.

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from truing.errors import UserError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-NEWEST = "0001"  # the newest migration; a test holds it to the files
+NEWEST = "0002"  # the newest migration; a test holds it to the files
 BUSY_SECONDS = 30
 
 
@@ -23,10 +23,14 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
         self.engine = _engine(url)
-        with _clear_errors(url):
-            _bring_up_to_date(self.engine)
+        self.url = self.engine.url.render_as_string(hide_password=True)  # the form that may be shown
+        try:
+            with _clear_errors(self.url):
+                _bring_up_to_date(self.engine)
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -48,6 +52,13 @@ class Database:
         self.engine.dispose()
 
 
+def hold(session: Session, table: type[DeclarativeBase]) -> None:
+    """Make the session's transaction the only writer of a table until it ends; reading goes on. On SQLite a write is that already."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f'LOCK TABLE "{table.__tablename__}" IN SHARE ROW EXCLUSIVE MODE'))
+
+
 def sqlite_url(path: Path) -> str:
     """The URL of a database file."""
     return f"sqlite:///{path}"
@@ -55,13 +66,13 @@ def sqlite_url(path: Path) -> str:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url)
+        return _server_engine(url)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _set_pragmas(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "recursive_triggers=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -72,23 +83,46 @@ def _engine(url: str) -> Engine:
     return engine
 
 
+def _server_engine(url: str) -> Engine:
+    """PostgreSQL through psycopg 3, which `postgres://` and `postgresql://` don't name by themselves in every SQLAlchemy."""
+    scheme, colon, rest = url.partition("://")
+    try:
+        return create_engine(f"postgresql+psycopg://{rest}" if colon and scheme in ("postgres", "postgresql") else url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UserError(f"TRUING_DATABASE is not a database's URL: {error}", fix="write postgresql://user:password@host/name, or unset it") from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"PostgreSQL needs a library that is not installed: {error.name}", fix="pip install 'truing[postgres]'") from error
+
+
 def _bring_up_to_date(engine: Engine) -> None:
-    """Run the migrations this database hasn't seen."""
+    """Run the migrations this database hasn't seen, one process at a time."""
     with engine.connect() as connection:
-        known = None
-        if inspect(connection).has_table("alembic_version"):
-            known = connection.execute(text("select version_num from alembic_version")).scalar()
-    if known == NEWEST:
-        return
+        if _revision(connection) == NEWEST:
+            return
     from alembic import command  # a third of a second to import, and needed once in a database's life
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.connect() as connection:
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.connect().execution_options(sqlite_immediate=True) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('truing migrations'))"))
+        known = _revision(connection)
+        if known == NEWEST:  # another process was faster
+            return
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise UserError(f"this database is at revision {known}, which this version of Truing doesn't know", fix="pip install --upgrade truing") from error
         connection.commit()
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from truing.config import SECTIONS, S, build, commented_toml, read_toml, section_class, with_overrides, write_atomically
-from truing.errors import UserError
+from truing.errors import SettingError, UserError
 from truing.store.database import Database, sqlite_url
 from truing.store.tables import Artifact, Round
 
@@ -30,7 +30,7 @@ class Project:
         self.force = force
         self.artifacts = root / "artifacts"
         self._tables = with_overrides(read_toml(root / SETTINGS_FILE), overrides)
-        self.database = Database(os.environ.get("TRUING_DATABASE") or sqlite_url(root / "truing.db"))
+        self.database = Database(_database_url(root))
 
     def settings(self, kind: type[S]) -> S:
         """The settings of the section that this class declares, checked."""
@@ -62,9 +62,13 @@ def create_project(root: Path, *, settings: str | None = None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     for folder in ("artifacts", "reports"):
         (root / folder).mkdir(exist_ok=True)
-    Database(sqlite_url(root / "truing.db")).close()
+    Database(_database_url(root)).close()
     write_atomically(root / SETTINGS_FILE, commented_toml() if settings is None else settings)
     return root
+
+
+def _database_url(root: Path) -> str:
+    return os.environ.get("TRUING_DATABASE") or sqlite_url(root / "truing.db")
 
 
 def open_project(root: Path, overrides: Iterable[str] = (), *, force: bool = False) -> Project:
@@ -79,10 +83,14 @@ def open_project(root: Path, overrides: Iterable[str] = (), *, force: bool = Fal
             f"{root.absolute()} is not a Truing project (it has no {SETTINGS_FILE})", fix=f"make one with `truing init {root}`, or name one with --project"
         )
     project = Project(root, overrides, force=force)
-    for text in overrides:
-        section = text.partition(".")[0]
-        if section != "tune":
-            project.settings(section_class(section))
+    try:
+        for text in overrides:
+            section = text.partition(".")[0]
+            if section != "tune":
+                project.settings(section_class(section))
+    except SettingError:
+        project.database.close()
+        raise
     return project
 
 

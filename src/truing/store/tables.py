@@ -67,7 +67,8 @@ class RunState(StrEnum):
 class Base(DeclarativeBase):
     """All tables of a project."""
 
-    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012 (SQLAlchemy's own spelling)
+    # None is SQL's NULL, not JSON's null: `gold.is_(None)` must find it
+    type_annotation_map = {datetime: Utc, dict[str, Any]: JSON(none_as_null=True), list[Any]: JSON(none_as_null=True)}  # noqa: RUF012 (SQLAlchemy's own spelling)
 
 
 class Prompt(Base):

@@ -251,7 +251,7 @@ def upgrade() -> None:
         sa.Column("finished", sa.Boolean(), nullable=False),
         sa.Column("temperature", sa.Double(), nullable=True),
         sa.Column("seed", sa.BigInteger(), nullable=True),
-        sa.Column("base_logprob", sa.Float(), nullable=True),
+        sa.Column("base_logprob", sa.Double(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["policy_id"],

@@ -1,0 +1,187 @@
+"""Small figures as inline SVG, drawn by hand: no script, no fixed colours, no picture of text.
+
+Every figure is as wide as its column: x is in percent of the plot, y in pixels, so that text keeps its size on a phone and lines their
+width. Colours come from the page's CSS variables through classes, and follow dark mode.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+PLOT = 160  # height of a plot in pixels, its axis labels not counted
+GRID = 1000  # units of the stretched coordinate system in which curves are drawn
+
+Point = tuple[float, float]
+
+
+class Line(NamedTuple):
+    """A curve: its name, its points in order of x, and whether it is the one to look at."""
+
+    name: str
+    points: Sequence[Point]
+    main: bool = True
+
+
+def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", from_zero: bool = False) -> Markup:
+    """Curves over a count such as updates or epochs.
+
+    Args:
+        lines:     at least one with a point; values finite.
+        label:     what it shows, for who can't see it.
+        x_name:    the unit of x.
+        from_zero: whether the y axis starts at 0, for quantities where 0 means none.
+    """
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    left, right = min(xs), max(xs)
+    ticks = nice_ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
+    x_at, y_at = _scale(left, right, 100), _scale(ticks[-1], ticks[0], PLOT)
+    parts = [*_grid(ticks, y_at), *_x_ticks(_whole_ticks(left, right), x_at, x_name)]
+    for line in sorted(lines, key=lambda line: line.main):  # the one to look at lies on top
+        parts.append(_curve([(x_at(x) * GRID / 100, y_at(y)) for x, y in line.points], "main" if line.main else "quiet"))
+        if line.main:
+            x, y = line.points[-1]
+            parts.append(_dot(x_at(x), y_at(y), 4, "main", f"{line.name} {_plain(y)} at {x_name} {_plain(x)}"))
+    return _figure(parts, label + ": " + "; ".join(_in_words(line, x_name) for line in lines if line.points))
+
+
+def reliability_chart(rows: Sequence[tuple[float, float, int]], *, label: str) -> Markup:
+    """Predicted against observed shares; the diagonal is perfect, a dot's area is its number of pairs.
+
+    Args:
+        rows: (predicted, observed, n), shares in [0, 1].
+    """
+    ticks = [0.0, 0.5, 1.0]
+    x_at, y_at = _scale(0, 1, 100), _scale(1, 0, PLOT)
+    parts = [*_grid(ticks, y_at, percent=True), *_x_ticks(ticks, x_at, "", percent=True)]
+    parts.append(_curve([(0, PLOT), (GRID, 0)], "diagonal"))
+    largest = max(n for _, _, n in rows)
+    for predicted, observed, n in rows:
+        parts.append(_dot(x_at(predicted), y_at(observed), 3 + 6 * math.sqrt(n / largest), "soft", f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}"))
+    words = "; ".join(f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}" for predicted, observed, n in rows)
+    return _figure(parts, f"{label}: {words}")
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, label: str) -> Markup:
+    """Counts in bins.
+
+    Args:
+        edges:  (n + 1,) ascending.
+        counts: (n,).
+    """
+    ticks = nice_ticks(0, max(counts))
+    x_at, y_at = _scale(edges[0], edges[-1], 100), _scale(ticks[-1], ticks[0], PLOT)
+    parts = [*_grid(ticks, y_at), *_x_ticks([tick for tick in nice_ticks(edges[0], edges[-1]) if edges[0] <= tick <= edges[-1]], x_at, "")]
+    for (low, high), count in zip(pairwise(edges), counts, strict=True):
+        x, width, top = x_at(low), x_at(high) - x_at(low), y_at(count)
+        title = f"{_plain(low)} to {_plain(high)}: {count}"
+        bar = '<rect class="bar" x="{}%" y="{}" width="{}%" height="{}"><title>{}</title></rect>'
+        parts.append(Markup(bar).format(_short(x + width * 0.06), _short(top), _short(width * 0.88), _short(PLOT - top), title))
+    most = max(range(len(counts)), key=counts.__getitem__)
+    spoken = f"{label}: {sum(counts)} in all, from {_plain(edges[0])} to {_plain(edges[-1])}, most between {_plain(edges[most])} and {_plain(edges[most + 1])}"
+    return _figure(parts, spoken)
+
+
+def interval_bar(value: float, low: float | None, high: float | None, *, bounds: Point = (0, 1), mark: float | None = None, label: str) -> Markup:
+    """A value with its interval on a line, and where no difference would lie.
+
+    Args:
+        bounds: of the line.
+        mark:   e.g. 0.5; None draws none.
+        label:  the same in words.
+    """
+    at = _scale(*bounds, 100)
+    parts = [Markup('<line class="track" x1="0" x2="100%" y1="8" y2="8"/>')]
+    if mark is not None:
+        parts.append(Markup('<line class="mark" x1="{0}%" x2="{0}%" y1="1" y2="15"/>').format(_short(at(mark))))
+    if low is not None and high is not None:
+        parts.append(Markup('<line class="span" x1="{}%" x2="{}%" y1="8" y2="8"/>').format(_short(_held(at(low))), _short(_held(at(high)))))
+    parts.append(Markup('<circle class="value" cx="{}%" cy="8" r="4.5"/>').format(_short(_held(at(value)))))
+    return Markup('<svg class="interval" role="img" aria-label="{}" width="100%" height="16">{}</svg>').format(label, Markup("").join(parts))
+
+
+def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """About `wanted` round numbers, 1, 2 or 5 times a power of ten apart, that enclose [low, high]."""
+    if high <= low:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / max(wanted - 1, 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def _whole_ticks(left: float, right: float) -> list[float]:
+    """The ends of a count, and what round numbers lie well between."""
+    between = [tick for tick in nice_ticks(left, right) if left + (right - left) * 0.18 < tick < right - (right - left) * 0.18 and tick == int(tick)]
+    return [left, *between, right] if right > left else [left]
+
+
+def _scale(start: float, end: float, size: float) -> "_Scale":
+    return _Scale(start, end, size)
+
+
+class _Scale(NamedTuple):
+    start: float
+    end: float
+    size: float
+
+    def __call__(self, value: float) -> float:
+        return self.size * (value - self.start) / (self.end - self.start) if self.end != self.start else self.size / 2
+
+
+def _held(percent: float) -> float:
+    return min(max(percent, 0.0), 100.0)
+
+
+def _grid(ticks: Sequence[float], y_at: _Scale, *, percent: bool = False) -> list[Markup]:
+    line = Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/><text x="-8" y="{0}" dy="0.35em" text-anchor="end">{1}</text>')
+    return [line.format(_short(y_at(tick)), f"{tick:.0%}" if percent else _plain(tick)) for tick in ticks]
+
+
+def _x_ticks(ticks: Sequence[float], x_at: _Scale, name: str, *, percent: bool = False) -> list[Markup]:
+    parts = []
+    for number, tick in enumerate(ticks):
+        last = number == len(ticks) - 1
+        anchor = "start" if number == 0 and len(ticks) > 1 else "end" if last and len(ticks) > 1 else "middle"
+        if 2 < x_at(tick) < 98:
+            anchor = "middle"
+        word = f"{tick:.0%}" if percent else _plain(tick)
+        text = f"{name} {word}" if number == 0 and name else word
+        parts.append(Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(_short(x_at(tick)), PLOT + 20, anchor, text))
+    return parts
+
+
+def _curve(points: Sequence[Point], kind: str) -> Markup:
+    path = "M" + " L".join(f"{_short(x)},{_short(y)}" for x, y in points)
+    frame = '<svg width="100%" height="{0}" viewBox="0 0 {1} {0}" preserveAspectRatio="none" overflow="visible"><path class="curve {2}" d="{3}"/></svg>'
+    return Markup(frame).format(PLOT, GRID, kind, path)
+
+
+def _dot(x: float, y: float, radius: float, kind: str, title: str) -> Markup:
+    circle = '<circle class="dot {}" cx="{}%" cy="{}" r="{}"><title>{}</title></circle>'
+    return Markup(circle).format(kind, _short(x), _short(y), _short(radius), title)
+
+
+def _figure(parts: Sequence[Markup], label: str) -> Markup:
+    frame = '<div class="plot"><svg role="img" aria-label="{}" width="100%" height="{}" overflow="visible">{}</svg></div>'
+    return Markup(frame).format(label, PLOT + 26, Markup("").join(parts))
+
+
+def _in_words(line: Line, x_name: str) -> str:
+    (x0, y0), (x1, y1) = line.points[0], line.points[-1]
+    return f"{line.name} from {_plain(y0)} at {x_name} {_plain(x0)} to {_plain(y1)} at {x_name} {_plain(x1)}"
+
+
+def _plain(value: float) -> str:
+    """A number for a reader: three significant digits, a true minus, no trailing zeros."""
+    text = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", "−")
+
+
+def _short(value: float) -> str:
+    """A coordinate: two decimals are finer than a screen."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")

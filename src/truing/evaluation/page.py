@@ -1,0 +1,91 @@
+"""How a report's values become text, and its template a page. Everything is escaped unless it is a figure of `charts`."""
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from truing.evaluation import verdict
+
+THIN = "\u202f"  # narrow no-break space, between a number and its sign or unit
+MINUS = "−"
+
+
+def render(template: str, view: Mapping[str, Any]) -> str:
+    """The page that a template makes of a view."""
+    return _environment().get_template(template).render(view)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("truing.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "decimal": decimal,
+        "signed": signed,
+        "count": count,
+        "between": between,
+        "duration": duration,
+        "typeset": typeset,
+        "opening": opening,
+    }
+    return environment
+
+
+def percent(share: float | None) -> str:
+    """0.783 → 78 %."""
+    return typeset(verdict.percent(share)) if share is not None else "–"
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """1.234 → 1.23, with a true minus."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS if float(text) else "")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """0.5 → +0.50."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text[1:]
+
+
+def count(value: float | None) -> str:
+    """1680 → 1,680."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def between(number: Mapping[str, Any], form: str = "decimal", digits: int = 2) -> str:
+    """The bounds of a number, e.g. `0.67 to 0.87`; words where there are none."""
+    if number["low"] is None:
+        return "no interval"
+    low, high = (percent(number[end]) if form == "percent" else decimal(number[end], digits) for end in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """75.2 → 1 min 15 s."""
+    if seconds < 10:
+        return f"{seconds:.1f}{THIN}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}{THIN}h {minutes}{THIN}min"
+    return f"{minutes}{THIN}min {rest}{THIN}s" if minutes else f"{rest}{THIN}s"
+
+
+def typeset(text: str) -> str:
+    """Our own sentences as a typographer sets them: a number keeps its percent sign, an apostrophe is round. Not for what others wrote."""
+    return re.sub(r"(?<=\w)'(?=\w)", "’", text.replace(" %", f"{THIN}%"))
+
+
+def opening(text: str) -> str:
+    """The text as the opening of a sentence; capitals within it stay (KL, EOS)."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,150 @@
+"""The files in which others keep preference pairs: one row in, one `Pair` out, and back. Pure functions of rows.
+
+A `Pair` holds a conversation and two responses, the chosen one first. `write_*` is the inverse of `read_*` for every pair that the format can hold, and raises
+`UserError` for one that it can't.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from truing.errors import UserError
+from truing.store.conversations import Turn, checked_prompt, checked_turns, turns_of
+
+SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+SPEAKER = re.compile(r"\n\n(Human|Assistant):")
+
+
+class Pair(NamedTuple):
+    """One preference: of two responses to a conversation, which was liked better."""
+
+    turns: list[Turn]
+    chosen: str
+    rejected: str
+
+
+class Format(NamedTuple):
+    """How a row is read and written."""
+
+    read: Callable[[Any], Pair]
+    write: Callable[[Pair], dict[str, Any]]
+
+
+def read_hh(row: Any) -> Pair:
+    """A row of Anthropic's hh-rlhf: two transcripts, `\\n\\nHuman: … \\n\\nAssistant: …`, that share all but the last turn.
+
+    Where they part earlier, the prompt is their longest common beginning that ends with a human turn, if one assistant turn follows it on both sides.
+
+    Raises:
+        UserError: not such a row, or more than one turn follows.
+    """
+    chosen, rejected = (_transcript(_text(row, key)) for key in ("chosen", "rejected"))
+    return _shared_prompt(chosen, rejected)
+
+
+def write_hh(pair: Pair) -> dict[str, Any]:
+    """The pair as two transcripts.
+
+    Raises:
+        UserError: there is a system turn, or a text has a speaker's mark inside.
+    """
+    texts = [turn["content"] for turn in pair.turns] + [pair.chosen, pair.rejected]
+    if pair.turns[0]["role"] == "system":
+        raise UserError("a system turn", fix="export as trl")
+    if any(SPEAKER.search(text) for text in texts):
+        raise UserError("`Human:` or `Assistant:` begins a paragraph of a text", fix="export as trl")
+    names = {role: name for name, role in SPEAKERS.items()}
+    shared = "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in pair.turns)
+    return {"chosen": f"{shared}\n\nAssistant: {pair.chosen}", "rejected": f"{shared}\n\nAssistant: {pair.rejected}"}
+
+
+def read_trl(row: Any) -> Pair:
+    """A row of TRL's preference type: texts or lists of turns, with the prompt apart (explicit) or in front of both responses (implicit).
+
+    Raises:
+        UserError: not such a row.
+    """
+    if not isinstance(row, dict) or "chosen" not in row or "rejected" not in row:
+        raise UserError("has no chosen and rejected", fix='write {"prompt": ..., "chosen": ..., "rejected": ...}')
+    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        return _conversational(prompt, checked_turns(chosen), checked_turns(rejected))
+    if not isinstance(chosen, str) or not isinstance(rejected, str):
+        raise UserError("chosen and rejected are not both texts or both lists of turns", fix="write both the same way")
+    if prompt is None:
+        return _implicit(chosen, rejected)
+    return Pair(checked_prompt(prompt), chosen, rejected)
+
+
+def write_trl(pair: Pair) -> dict[str, Any]:
+    """The pair in TRL's conversational form with an explicit prompt, which can hold every pair."""
+    return {
+        "prompt": pair.turns,
+        "chosen": [{"role": "assistant", "content": pair.chosen}],
+        "rejected": [{"role": "assistant", "content": pair.rejected}],
+    }
+
+
+def _text(row: Any, key: str) -> str:
+    if not isinstance(row, dict) or not isinstance(row.get(key), str):
+        raise UserError(f"has no text under {key}", fix='write {"chosen": "...", "rejected": "..."}')
+    found: str = row[key]
+    return found
+
+
+def _transcript(text: str) -> list[Turn]:
+    """The turns of a transcript. One space after the colon belongs to the mark; all other white space to the text."""
+    parts = SPEAKER.split(text if text.startswith("\n\n") else f"\n\n{text}")
+    if parts[0] or len(parts) < 3:
+        raise UserError("a transcript doesn't begin with `Human:` or `Assistant:`", fix="begin it with two line ends and `Human: `")
+    return [{"role": SPEAKERS[name], "content": said.removeprefix(" ")} for name, said in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def _shared_prompt(chosen: list[Turn], rejected: list[Turn]) -> Pair:
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    while shared and chosen[shared - 1]["role"] != "user":
+        shared -= 1
+    if not shared:
+        raise UserError("the two sides share no beginning that ends with a user turn", fix="leave the row out, or give both sides the same prompt")
+    return Pair(checked_prompt(chosen[:shared]), _only_response(chosen[shared:]), _only_response(rejected[shared:]))
+
+
+def _only_response(turns: list[Turn]) -> str:
+    if len(turns) != 1 or turns[0]["role"] != "assistant":
+        raise UserError(f"{len(turns)} turns follow the shared prompt where one assistant turn is needed", fix="leave the row out, or join the turns into one")
+    return turns[0]["content"]
+
+
+def _conversational(prompt: Any, chosen: list[Turn], rejected: list[Turn]) -> Pair:
+    if isinstance(prompt, list):
+        return Pair(checked_prompt(prompt), _only_response(chosen), _only_response(rejected))
+    if prompt is None:
+        return _shared_prompt(chosen, rejected)
+    if chosen[0]["role"] == "assistant":  # a text as prompt, the responses as turns
+        return Pair(checked_prompt(prompt), _only_response(chosen), _only_response(rejected))
+    pair = _shared_prompt(chosen, rejected)  # the prompt stands both apart, as text, and in front of the responses
+    if prompt not in (pair.turns[-1]["content"], pair.turns[0]["content"]):
+        raise UserError("the prompt differs from the one in front of the responses", fix="leave one of them out")
+    return pair
+
+
+def _implicit(chosen: str, rejected: str) -> Pair:
+    """The prompt is the longest common beginning of the two texts, less a space at its end (as TRL's `extract_prompt` has it)."""
+    if SPEAKER.match(chosen):
+        raise UserError("the texts are transcripts of Human: and Assistant:", fix="import the file with the format hh-rlhf")
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    if shared and chosen[shared - 1] == " ":
+        shared -= 1
+    if not chosen[:shared].strip():
+        raise UserError("has no prompt, and the two responses share no beginning", fix="add the prompt under `prompt`")
+    return Pair(turns_of(chosen[:shared]), chosen[shared:], rejected[shared:])
+
+
+PAIR_FORMATS: dict[str, Format] = {
+    "hh-rlhf": Format(read_hh, write_hh),
+    "trl": Format(read_trl, write_trl),
+}

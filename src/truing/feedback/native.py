@@ -1,0 +1,335 @@
+"""Truing's own log: one event a line, with every row that is needed to rebuild the judgements elsewhere.
+
+The first line names the format; then come policies, rounds, prompts, samples, questions (with the ids of their samples, A first),
+annotators and judgements, each after all that it refers to. A line holds the columns of its table: times in ISO 8601 UTC, bytes in
+base64. A log imported into an empty project and exported again has the same bytes.
+
+Not in it: assignments, sessions, roles and passwords (an imported annotator's role is `annotator`), runs, datasets, artifacts, what a
+round made, which artifact a policy is.
+"""
+
+import base64
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ColumnElement, Double, Float, Integer, LargeBinary, Select, String, insert, literal, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from truing.errors import BadRow, UserError
+from truing.feedback.imports import JudgementReport
+from truing.store.conversations import checked_prompt
+from truing.store.database import hold
+from truing.store.ids import content_id
+from truing.store.project import Project
+from truing.store.rows import Row, bad_row, chunks, json_rows
+from truing.store.tables import Annotator, AnnotatorKind, Base, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Round, Sample, Split, Utc
+
+HEADER = {"event": "log", "format": "truing-native", "version": 1}
+CHUNK = 500
+LISTS = {"turns", "token_ids", "order_shown", "samples"}  # the JSON columns that hold a list; the others hold an object
+# What may differ between a line and the row of that id which the store has: bookkeeping, not content.
+BOOKKEEPING = {"position", "created_at", "source", "split", "facts", "overlap", "active", "base_logprob", "round", "sealed_at"}
+
+
+class Event(NamedTuple):
+    """How the rows of one table stand in the file."""
+
+    table: type[Base]
+    dropped: dict[str, Any]  # column → what it gets on import
+    refers: dict[str, type[Base]]  # column → the table its value is an id of
+    check: Callable[[dict[str, Any]], None]
+
+
+def _check_prompt(row: dict[str, Any]) -> None:
+    if row["turns"] != checked_prompt(row["turns"]) or row["id"] != content_id(row["turns"]) or row["text"] != row["turns"][-1]["content"]:
+        raise UserError("the prompt's id or text doesn't fit its turns", fix="the line was changed after the export: export again")
+    _one_of(row, "split", Split)
+
+
+def _check_question(row: dict[str, Any]) -> None:
+    _one_of(row, "kind", Kind)
+    if not row["samples"] or not all(isinstance(sample, str) for sample in row["samples"]):
+        raise UserError("a question has no samples", fix="export again")
+
+
+def _check_annotator(row: dict[str, Any]) -> None:
+    _one_of(row, "kind", AnnotatorKind)
+
+
+def _one_of(row: dict[str, Any], column: str, words: type[Split] | type[Kind] | type[AnnotatorKind]) -> None:
+    if row[column] not in list(words):
+        raise UserError(f"{column} is {row[column]!r}", fix=f"use one of {', '.join(words)}")
+
+
+def _nothing_more(row: dict[str, Any]) -> None:
+    """The types of the columns say it all."""
+
+
+EVENTS: dict[str, Event] = {
+    "policy": Event(Policy, {"artifact_id": None}, {"parent_id": Policy}, _nothing_more),
+    "round": Event(Round, {"id": None, "parent_id": None, "made": {}}, {}, _nothing_more),
+    "prompt": Event(Prompt, {}, {}, _check_prompt),
+    "sample": Event(Sample, {}, {"prompt_id": Prompt, "policy_id": Policy}, _nothing_more),
+    "question": Event(Question, {"round_id": None}, {"prompt_id": Prompt}, _check_question),
+    "annotator": Event(Annotator, {"password_hash": None, "role": "annotator"}, {}, _check_annotator),
+    "judgement": Event(Judgement, {}, {"question_id": Question, "annotator_id": Annotator, "supersedes": Judgement}, _nothing_more),
+}
+
+
+def export_log(session: Session) -> Iterator[tuple[bool, Mapping[str, Any]]]:
+    """(is a judgement, line) for every line of the log, in an order that the content alone decides."""
+    yield False, HEADER
+    numbers = dict(session.execute(select(Round.id, Round.number)).tuples().all())
+    for name, event in EVENTS.items():
+        names = [column.name for column in _columns(event)]
+        result = session.execute(_ordered(event).execution_options(yield_per=CHUNK))
+        for part in result.partitions():
+            lines = [{"event": name, **{key: _encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
+            if event.table is Question:
+                samples = _samples_of(session, [line["id"] for line in lines])
+                for line, row in zip(lines, part, strict=True):
+                    line |= {"round": numbers.get(row.round_id), "samples": samples[line["id"]]}
+            elif event.table is Round:
+                for line, row in zip(lines, part, strict=True):
+                    line["parent"] = numbers.get(row.parent_id)
+            for line in lines:
+                yield event.table is Judgement, line
+
+
+def import_log(project: Project, file: Path) -> JudgementReport:
+    """Take in a log, all of it or nothing, in one transaction. What the store has already is counted as a duplicate.
+
+    Raises:
+        BadRow: a line isn't what a log holds, refers to something unknown, or differs from what the store has under the same id.
+        UserError: the file can't be read.
+    """
+    added = dict.fromkeys(EVENTS, 0)
+    duplicates = held_out = 0
+    with project.database.write() as session:
+        hold(session, Judgement)
+        for name, group in itertools.groupby(_lines(file), key=lambda line: str(line.value["event"])):
+            for chunk in chunks(group, 1 if name == "round" else CHUNK):  # a round may be the parent of the next
+                fresh = _Chunk(session, file, EVENTS[name], chunk).write()
+                added[name] += len(fresh)
+                duplicates += (len(chunk) - len(fresh)) * (name == "judgement")
+                held_out += sum(row.get("split") == Split.HELD_OUT for row in fresh)
+    return JudgementReport(added["judgement"], duplicates, [], added["prompt"], added["sample"], added["question"], held_out)
+
+
+class _Chunk:
+    """Some lines of one event, on their way into the store."""
+
+    def __init__(self, session: Session, file: Path, event: Event, lines: list[Row]) -> None:
+        self._session, self._file, self._event, self._lines = session, file, event, lines
+        self._key = "number" if event.table is Round else "id"
+        self._columns = event.table.__table__.c
+
+    def write(self) -> list[dict[str, Any]]:
+        """Insert the rows that the store doesn't have, and return them."""
+        fresh = self._fresh()
+        for column, table in self._event.refers.items():
+            self._require_known(fresh, column, table)
+        rows = [self._stored(row) for row in fresh]
+        places = self._places(fresh) if self._event.table is Question else []
+        try:
+            for table, values in ((self._event.table, rows), (QuestionSample, places)):
+                if values:
+                    self._session.execute(insert(table), values)
+        except IntegrityError as error:
+            raise self._bad(self._lines[0].line, f"a row from here on clashes with what the project has: {error.orig}", "import into a new project") from error
+        return [row.value for row in fresh]
+
+    def _fresh(self) -> list[Row]:
+        """The lines whose id is new; one whose id is known must say the same as before."""
+        key = self._columns[self._key]
+        wanted = {row.value[self._key] for row in self._lines}
+        known = {found[self._key]: dict(found) for found in self._session.execute(select(self._event.table.__table__).where(key.in_(wanted))).mappings()}
+        fresh = []
+        for row in self._lines:
+            before = known.setdefault(row.value[self._key], row.value)
+            if before is row.value:
+                fresh.append(row)
+                continue
+            for column in _columns(self._event):
+                if column.name not in BOOKKEEPING and before[column.name] != row.value[column.name]:
+                    what = f"the project has this {row.value['event']} ({row.value[self._key]}) with another {column.name}"
+                    raise self._bad(row.line, what, "import into a new project")
+        return fresh
+
+    def _require_known(self, fresh: list[Row], column: str, table: type[Base]) -> None:
+        named = {row.value[column] for row in fresh} - {None}
+        ids = table.__table__.c.id
+        known = set(self._session.scalars(select(ids).where(ids.in_(named))))
+        for row in fresh:
+            value = row.value[column]
+            if value is not None and value not in known:
+                raise self._bad(row.line, f"{column} is {value}, which is neither above in the file nor in the project", "export again")
+            if table is self._event.table:
+                known.add(row.value["id"])
+
+    def _places(self, fresh: list[Row]) -> list[dict[str, Any]]:
+        """Rows of question_sample."""
+        named = {sample for row in fresh for sample in row.value["samples"]}
+        prompts = dict(self._session.execute(select(Sample.id, Sample.prompt_id).where(Sample.id.in_(named))).tuples().all())
+        for row in fresh:
+            if any(prompts.get(sample) != row.value["prompt_id"] for sample in row.value["samples"]):
+                raise self._bad(row.line, "a sample of the question is unknown, or of another prompt", "export again")
+        return [
+            {"question_id": row.value["id"], "position": place, "sample_id": sample}
+            for row in fresh
+            for place, sample in enumerate(row.value["samples"])
+        ]  # fmt: skip
+
+    def _stored(self, row: Row) -> dict[str, Any]:
+        """The columns of a line, with those that the file doesn't hold."""
+        values = {column.name: row.value[column.name] for column in _columns(self._event)} | self._event.dropped
+        if self._event.table is Round:
+            del values["id"]
+            values["parent_id"] = self._round_id(row, "parent")
+        elif self._event.table is Question:
+            values["round_id"] = self._round_id(row, "round")
+        return values
+
+    def _round_id(self, row: Row, field: str) -> int | None:
+        if row.value[field] is None:
+            return None
+        found = self._session.scalar(select(Round.id).where(Round.number == row.value[field]))
+        if found is None:
+            raise self._bad(row.line, f"{field} is {row.value[field]}, a round that is neither above in the file nor in the project", "export again")
+        return found
+
+    def _bad(self, line: int, what: str, fix: str) -> BadRow:
+        return BadRow(self._file.name, line, what, fix=fix)
+
+
+def _columns(event: Event) -> list[Column[Any]]:
+    """The columns that stand in the file."""
+    return [column for column in event.table.__table__.columns if isinstance(column, Column) and column.name not in event.dropped]
+
+
+def _ordered(event: Event) -> Select[Any]:
+    """All rows of an event's table, each after what it refers to, in an order that doesn't depend on the database."""
+    query, columns = select(*_columns(event)), event.table.__table__.c
+    if event.table is Policy:
+        return _by_depth(query, columns.id, columns.parent_id).order_by(columns.id)
+    if event.table is Judgement:
+        return _by_depth(query, columns.id, columns.supersedes).order_by(columns.submitted_at, columns.id)
+    if event.table is Round:
+        return query.add_columns(columns.parent_id).order_by(columns.number)
+    if event.table is Question:
+        return query.add_columns(columns.round_id).order_by(columns.position, columns.id)
+    return query.order_by(*([columns.position] if event.table is Prompt else []), columns.id)
+
+
+def _by_depth(query: Select[Any], key: ColumnElement[Any], parent: ColumnElement[Any]) -> Select[Any]:
+    """`query` with a row's parent before the row."""
+    tree = select(key.label("id"), literal(0).label("depth")).where(parent.is_(None)).cte("tree", recursive=True)
+    tree = tree.union_all(select(key, tree.c.depth + 1).where(parent == tree.c.id))
+    return query.join(tree, tree.c.id == key).order_by(tree.c.depth)
+
+
+def _samples_of(session: Session, questions: list[str]) -> dict[str, list[str]]:
+    """Ids of each question's samples, A first."""
+    found: dict[str, list[str]] = {question: [] for question in questions}
+    query = select(QuestionSample.question_id, QuestionSample.sample_id).where(QuestionSample.question_id.in_(questions))
+    for question, sample in session.execute(query.order_by(QuestionSample.question_id, QuestionSample.position)):
+        found[question].append(sample)
+    return found
+
+
+def _lines(file: Path) -> Iterator[Row]:
+    """The events of a log, with checked values.
+
+    Raises:
+        BadRow: the first line that isn't one.
+    """
+    rows = json_rows(file)
+    first = next(rows, None)
+    if not isinstance(first, Row) or first.value != HEADER:
+        raise BadRow(file.name, 1, "is not the first line of a log of this version of Truing", fix="name the file's format, or export the log again")
+    for row in rows:
+        if isinstance(row, BadRow):
+            raise row
+        try:
+            yield Row(row.line, _checked(row.value))
+        except UserError as error:
+            raise bad_row(file, row.line, error) from None
+
+
+def _checked(value: Any) -> dict[str, Any]:
+    """The values of a line as its table holds them."""
+    event = EVENTS.get(value.get("event")) if isinstance(value, dict) and isinstance(value.get("event"), str) else None
+    if event is None:
+        raise UserError("is not an event of a log", fix=f"`event` is one of {', '.join(EVENTS)}")
+    extra = {Question: {"round", "samples"}, Round: {"parent"}}.get(event.table, set())
+    columns = _columns(event)
+    expected = {column.name for column in columns} | extra | {"event"}
+    if value.keys() != expected:
+        raise UserError(f"has other keys than a {value['event']} has: {', '.join(sorted(value.keys() ^ expected))[:200]}", fix="export again")
+    row = {"event": value["event"]} | {column.name: _decode(column, value[column.name]) for column in columns}
+    for name in extra:
+        row[name] = value[name]
+        if not (isinstance(row[name], list) if name == "samples" else row[name] is None or isinstance(row[name], int)):
+            raise UserError(f"{name} is of the wrong type", fix="export again")
+    event.check(row)
+    return row
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+
+
+def _decode(column: Column[Any], value: Any) -> Any:
+    """A value as the column holds it.
+
+    Raises:
+        UserError: the column can't hold it.
+    """
+    if value is None and column.nullable:
+        return None
+    try:
+        return _decoded(column, value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{column.name} is {str(value)[:60]!r}, which that column can't hold", fix="export again") from error
+
+
+def _decoded(column: Column[Any], value: Any) -> Any:
+    kind = column.type
+    if isinstance(kind, JSON):
+        return _of_type(value, list if column.name in LISTS else dict)
+    if isinstance(kind, Utc):
+        moment = datetime.fromisoformat(_of_type(value, str))
+        return moment.astimezone(UTC) if moment.tzinfo else _of_type(value, datetime)
+    if isinstance(kind, LargeBinary):
+        return base64.b64decode(_of_type(value, str), validate=True)
+    if isinstance(kind, Boolean):
+        return _of_type(value, bool)
+    if isinstance(kind, Double | Float):
+        return float(value if isinstance(value, int) and not isinstance(value, bool) else _of_type(value, float))
+    if isinstance(kind, Integer):
+        return _within(value, 63 if isinstance(kind, BigInteger) else 31)
+    return _of_length(value, kind.length if isinstance(kind, String) else None)
+
+
+def _of_type(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def _within(value: Any, bits: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << bits) <= value < 1 << bits:
+        raise ValueError("not a whole number of that many bits")
+    return value
+
+
+def _of_length(value: Any, length: int | None) -> str:
+    if not isinstance(value, str) or (length is not None and len(value) > length):
+        raise ValueError("not a text of that length")
+    return value

@@ -1,0 +1,202 @@
+"""Sampling: batches of like length, a key-value cache that is written in place, one seed for each sample.
+
+A sample's tokens depend on its prompt, its seed and the policy alone, not on its neighbours or their order (in fp32; in bf16 up to rounding).
+Shapes: B rows, P unique prompts, S cached tokens, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from truing.models.sequences import length_buckets
+from truing.models.trunk import Trunk
+
+BLOCK = 256  # columns of the vocabulary added up at a time
+KEEP = 0.75  # rows that have ended are dropped from the batch once fewer than this share is left
+
+
+class Response(NamedTuple):
+    """What was drawn.
+
+    Attributes:
+        token_ids: the answer, its end token included when it has one.
+        logprobs: of each token at the sampling temperature, nats.
+        plain_logprobs: of each token at temperature 1, nats.
+        finished: ended by itself rather than cut off.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    plain_logprobs: list[float]
+    finished: bool
+
+
+def generate(
+    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 64
+) -> list[Response]:
+    """One response for each prompt (repeat a prompt to draw several), under the adapter that is on or merged.
+
+    Args:
+        prompts: token ids.
+        seeds: one for each, in [0, 2^63).
+        max_new_tokens: an answer that has not ended by then is cut off.
+        temperature: > 0.
+        batch_size: rows at a time; changes speed and memory only.
+    """
+    responses: dict[int, Response] = {}
+    for indices, drawn in generate_batches(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size):
+        responses.update(zip(indices, drawn, strict=True))
+    return [responses[index] for index in range(len(prompts))]
+
+
+def generate_batches(
+    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 64
+) -> Iterator[tuple[list[int], list[Response]]]:
+    """As `generate`, a batch at a time: the indices it holds and their responses."""
+    for bucket in length_buckets([len(prompt) for prompt in prompts], batch_size):
+        chosen = [prompts[index] for index in bucket]
+        yield bucket, _generate_bucket(trunk, chosen, [seeds[index] for index in bucket], max_new_tokens, temperature)
+
+
+@torch.no_grad()
+def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], steps: int, temperature: float) -> list[Response]:
+    noise = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds])  # (B, steps)
+    unique = sorted({tuple(prompt) for prompt in prompts})
+    row_of = {prompt: row for row, prompt in enumerate(unique)}
+    cache, hidden, looks = _read_prompts(trunk, unique, steps)
+    rows = torch.tensor([row_of[tuple(prompt)] for prompt in prompts])
+    cache.select(rows)
+    hidden, looks, positions = hidden[rows], looks[rows], torch.tensor([len(prompt) for prompt in prompts])
+    tokens: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    plain: list[list[float]] = [[] for _ in prompts]
+    alive = torch.arange(len(prompts))  # which sample each row of the batch is
+    for step in range(steps):
+        logits = trunk.logits(hidden)
+        chosen, *found = draw(logits, noise[alive, step], temperature)
+        going = []
+        for row, (sample, token, logprob, plain_logprob) in enumerate(zip(alive.tolist(), chosen.tolist(), *(part.tolist() for part in found), strict=True)):
+            if tokens[sample] and tokens[sample][-1] in trunk.eos_ids:
+                continue  # ended earlier; its row hasn't been dropped yet
+            tokens[sample].append(token)
+            logprobs[sample].append(logprob)
+            plain[sample].append(plain_logprob)
+            if token not in trunk.eos_ids:
+                going.append(row)
+        if not going or step == steps - 1:
+            break
+        if len(going) <= KEEP * len(alive):
+            rows = torch.tensor(going)
+            cache.select(rows)
+            alive, chosen, looks, positions = alive[rows], chosen[rows], looks[rows], positions[rows]
+        seen = cache.get_seq_length() + 1
+        hidden = trunk.step(chosen[:, None], looks[:, None, None, :seen], positions[:, None], cache)[:, -1]
+        positions = positions + 1
+    return [Response(*found, found[0][-1] in trunk.eos_ids) for found in zip(tokens, logprobs, plain, strict=True)]
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """A token for each row by inverting the distribution function at one uniform number.
+
+    The vocabulary is added up in blocks: first the block is found, then the token in it. That is both faster than one long running sum and free of its rounding.
+
+    Args:
+        logits: (B, V) fp32.
+        uniform: (B,) float64 in [0, 1).
+        temperature: > 0.
+
+    Returns:
+        tokens (B,); their log-probabilities (B,) at that temperature and (B,) at temperature 1, nats.
+    """
+    rows, vocabulary = logits.shape
+    scaled = logits / temperature
+    top = scaled.amax(1, keepdim=True)
+    weights = (scaled - top).exp_()
+    blocks = -(-vocabulary // BLOCK)
+    if vocabulary % BLOCK:
+        weights = torch.nn.functional.pad(weights, (0, blocks * BLOCK - vocabulary))
+    by_block = weights.view(rows, blocks, BLOCK)
+    up_to = by_block.sum(2, dtype=torch.float64).cumsum(1)  # (B, blocks)
+    total = up_to[:, -1:]
+    goal = uniform[:, None] * total
+    block = torch.searchsorted(up_to, goal, right=True).clamp_(max=blocks - 1)  # (B, 1)
+    before = torch.where(block > 0, up_to.gather(1, (block - 1).clamp_(min=0)), 0.0)
+    inside = by_block[torch.arange(rows), block[:, 0]].double().cumsum(1)  # (B, BLOCK)
+    place = torch.searchsorted(inside, goal - before, right=True)
+    # Rounding may carry the goal past the block's last possible token: then that one is meant.
+    last = (inside < inside[:, -1:]).sum(1, keepdim=True)
+    token = (block * BLOCK + torch.minimum(place, last))[:, 0]
+    logprobs = scaled.gather(1, token[:, None])[:, 0] - top[:, 0] - total[:, 0].log().float()
+    plain = logprobs if temperature == 1 else logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)
+    return token, logprobs, plain
+
+
+def _read_prompts(trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> tuple["_Cache", Tensor, Tensor]:
+    """Run the prompts, padded on the left, through the model.
+
+    Returns:
+        the filled cache; (P, H) states that predict the first response token; (P, S + steps) bool, False on padding.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+    input_ids = torch.tensor([[*[trunk.pad_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
+    places = torch.arange(longest)
+    real = places >= padding[:, None]  # (P, S)
+    causal = places[:, None] >= places
+    # A pad sees itself, so that its row of attention isn't empty (softmax over nothing is NaN); nothing real sees a pad.
+    mask = (causal & real[:, None, :]) | torch.eye(longest, dtype=torch.bool)
+    positions = (places - padding[:, None]).clamp(min=0)
+    cache = _Cache(trunk.layers, longest + steps)
+    hidden = trunk.step(input_ids, mask[:, None], positions, cache)[:, -1]
+    looks = torch.nn.functional.pad(real, (0, steps), value=True)
+    return cache, hidden, looks
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer in a buffer as long as they will ever be: new ones are written in place, and what is read is a view."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity, self.length = capacity, 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, width = key_states.shape
+        self.keys = key_states.new_zeros(rows, heads, self.capacity, width)
+        self.values = value_states.new_zeros(rows, heads, self.capacity, value_states.shape[3])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[2]
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def select(self, rows: Tensor) -> None:
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+
+class _Cache(Cache):  # type: ignore[misc]
+    """A `_Layer` for each transformer layer."""
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        super().__init__(layers=[_Layer(capacity) for _ in range(layers)])
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        for layer in self.layers:
+            layer.select(rows)

@@ -1,0 +1,88 @@
+"""Log-probabilities of response tokens: logits only where they are needed, a few rows at a time.
+
+The (tokens x vocabulary) matrix never exists whole, forward or backward: the gradient with respect to the hidden states is taken chunk by chunk in the forward pass
+(the output matrix is frozen, so that it needs none).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from truing.models.sequences import Batch, collate, length_buckets
+from truing.models.trunk import Trunk
+
+CHUNK = 512  # rows of logits at a time: 512 x 49,152 in fp32 is 100 MB
+
+
+class TokenLogprobs(NamedTuple):
+    """logprobs: (B, T) nats, carries the gradient. entropy: (B, T) nats, a constant. Both 0 where `batch.mask` is False."""
+
+    logprobs: Tensor
+    entropy: Tensor
+
+
+def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden: Tensor | None = None) -> TokenLogprobs:
+    """Log-probabilities of a batch's response tokens under the adapter that is on.
+
+    Args:
+        temperature: of the distribution they were drawn from; > 0.
+        hidden: (B, L, H) where the caller has run the trunk already.
+    """
+    rows = batch.predicting(trunk.hidden(batch) if hidden is None else hidden)
+    logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap)
+    return TokenLogprobs(batch.rectangle(logprobs), batch.rectangle(entropy))
+
+
+@torch.no_grad()
+def mean_logprobs(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, temperature: float = 1.0, size: int = 32) -> list[float]:
+    """Mean log-probability per token of each response, in nats, under the adapter that is on. An empty response has 0."""
+    found = [0.0] * len(prompts)
+    filled = [index for index, response in enumerate(responses) if response]
+    for bucket in length_buckets([len(prompts[index]) + len(responses[index]) for index in filled], size):
+        chosen = [filled[place] for place in bucket]
+        batch = collate([prompts[index] for index in chosen], [responses[index] for index in chosen], trunk.pad_id)
+        logprobs = response_logprobs(trunk, batch, temperature).logprobs
+        for index, value in zip(chosen, (logprobs.sum(1) / batch.response_lengths).tolist(), strict=True):
+            found[index] = value
+    return found
+
+
+class _SelectedLogprobs(torch.autograd.Function):
+    """(N,) log softmax(rows W' / temperature)[target] and the entropy of that distribution."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, softcap: float | None
+    ) -> tuple[Tensor, Tensor]:
+        wants_gradient = ctx.needs_input_grad[0]
+        precision = torch.promote_types(rows.dtype, torch.float32)
+        logprobs = torch.empty(len(rows), dtype=precision)
+        entropy = torch.empty(len(rows), dtype=precision)
+        slope = torch.empty_like(rows) if wants_gradient else None
+        for start in range(0, len(rows), CHUNK):
+            here = slice(start, start + CHUNK)
+            logits = torch.nn.functional.linear(rows[here], weight, bias).to(precision)
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            scaled = logits / temperature if temperature != 1 else logits
+            log_total = scaled.logsumexp(1)
+            chosen = targets[here, None]
+            logprobs[here] = scaled.gather(1, chosen)[:, 0] - log_total
+            probabilities = (scaled - log_total[:, None]).exp_()
+            entropy[here] = log_total - (probabilities * scaled).sum(1)
+            if slope is not None:
+                upward = probabilities.neg_().scatter_add_(1, chosen, torch.ones_like(chosen, dtype=precision))
+                if softcap is not None:
+                    upward *= 1 - (logits / softcap) ** 2
+                slope[here] = (upward / temperature).to(rows.dtype) @ weight
+        if slope is not None:
+            ctx.save_for_backward(slope)
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (slope,) = ctx.saved_tensors
+        return (slope * grad_logprobs[:, None]).to(slope.dtype), None, None, None, None, None

@@ -1,0 +1,261 @@
+"""One frozen base, many roles: LoRA adapters by name and the base itself, which is the reference, with all of them off."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from truing.errors import UserError
+from truing.models.lora import speed_up
+from truing.models.precision import fastest_dtype
+from truing.models.registry import ModelSettings, load
+from truing.models.sequences import Batch
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class Trunk:
+    """A base language model and its adapters.
+
+    Attributes:
+        name: what the registry resolved.
+        model: the transformers model; its weights never change.
+        tokenizer: its tokenizer.
+        dtype: of the base weights. Adapters are fp32 always.
+        eos_ids: every token that ends an answer, by the model's generation settings.
+        pad_id: fills rectangles; means nothing.
+        softcap: bound on the logits where the model has one (Gemma 2), else None.
+    """
+
+    def __init__(self, name: str, model: Any, tokenizer: Any) -> None:
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.dtype: torch.dtype = model.dtype
+        model.requires_grad_(False)
+        model.eval()  # no dropout anywhere: the first-epoch ratio must be exactly 1
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.pad_id = int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self.eos_ids))
+        self.softcap: float | None = getattr(model.config, "final_logit_softcapping", None)
+        self.head: nn.Linear = model.get_output_embeddings()
+        self._body = model.get_decoder()
+        self._peft: PeftModel | None = None
+        self._active: str | None = None
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the width of the hidden states."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def layers(self) -> int:
+        """How many transformer layers there are."""
+        return int(self.model.config.num_hidden_layers)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of these very weights and their type, for caches and manifests."""
+        digest = hashlib.sha256(str(self.dtype).encode())
+        for key, value in self._named():
+            if "lora_" not in key:
+                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+    def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """Tokens of a conversation up to where the model's answer begins."""
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer("\n\n".join(turn["content"] for turn in turns) + "\n\n")["input_ids"])
+        text = self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def response_ids(self, text: str) -> list[int]:
+        """Tokens of a finished answer that came as text, with the end token. Never for what a policy sampled: that has its tokens."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], int(self.tokenizer.eos_token_id)]
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """What a person reads: the tokens decoded, special ones left out."""
+        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """(B, L, H) states after the last layer and the final norm, under the adapter that is on."""
+        output: Tensor = self._body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        return output
+
+    def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has the final norm applied."""
+        states = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+        return {layer: states[layer] for layer in layers}
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """(N, V) fp32 from (N, H)."""
+        logits: Tensor = self.head(rows).float()
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        """(B, Q, H) states of Q more tokens, given a key-value cache that is extended in place.
+
+        Args:
+            input_ids: (B, Q).
+            mask: (B, 1, Q, S) bool, True where a query may look; S = cached and new tokens.
+            positions: (B, Q) explicit, as prompts are padded on the left here.
+            cache: a transformers Cache.
+        """
+        output: Tensor = self._body(
+            input_ids=input_ids, attention_mask={"full_attention": mask} if self._masks_by_kind else mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return output
+
+    @cached_property
+    def _masks_by_kind(self) -> bool:
+        """Models that mix full and sliding attention take one mask for each kind."""
+        return len(set(getattr(self.model.config, "layer_types", None) or ["full_attention"])) > 1
+
+    # Adapters ------------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, name: str, *, rank: int, alpha: float, seed: int, top_layers: int | None = None) -> None:
+        """A new LoRA adapter on every linear layer (Hu et al. 2021, arXiv:2106.09685). It starts as the identity: B is zero.
+
+        Args:
+            name: a role, e.g. "policy".
+            rank: of the update.
+            alpha: the update is scaled by alpha / rank.
+            seed: of A's random start.
+            top_layers: adapt only that many of the upper layers; None = all.
+        """
+        chosen = None if top_layers is None else list(range(self.layers - top_layers, self.layers))
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", layers_to_transform=chosen, task_type="CAUSAL_LM")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed % (1 << 63))
+            if self._peft is None:
+                self._peft = get_peft_model(self.model, config, adapter_name=name)
+            else:
+                self._peft.add_adapter(name, config)
+        self._adapters_changed()
+
+    def load_adapter(self, name: str, folder: Path) -> None:
+        """Open an adapter saved in PEFT's format under a role's name, replacing one of that name."""
+        if self._peft is not None and name in self._peft.peft_config:
+            self.drop_adapter(name)
+        if self._peft is None:
+            self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+        else:
+            self._peft.load_adapter(folder, adapter_name=name)
+        self._adapters_changed()
+
+    def save_adapter(self, name: str, folder: Path) -> None:
+        """Write an adapter in PEFT's format, safetensors and JSON, straight into `folder`."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        assert self._peft is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {key: value.detach().cpu().contiguous() for key, value in get_peft_model_state_dict(self._peft, adapter_name=name).items()}
+        save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = self._peft.peft_config[name]
+        known, config.base_model_name_or_path = config.base_model_name_or_path, self.name
+        targets, config.target_modules = config.target_modules, sorted(config.target_modules)  # a set's order would change the file's bytes
+        try:
+            config.save_pretrained(folder)
+        finally:
+            config.base_model_name_or_path, config.target_modules = known, targets
+
+    def drop_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        assert self._peft is not None
+        if list(self._peft.peft_config) == [name]:
+            self.model = self._peft.unload()
+            self._peft = None
+        else:
+            self._peft.delete_adapter(name)
+        self._active = None
+
+    def has_adapter(self, name: str) -> bool:
+        """Whether there is an adapter of that name."""
+        return self._peft is not None and name in self._peft.peft_config
+
+    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
+        """The trainable tensors of an adapter, fp32, in a fixed order."""
+        return [parameter for key, parameter in self._named() if f".{name}." in key and "lora_" in key]
+
+    def adapter_state(self, name: str) -> dict[str, Tensor]:
+        """The same tensors by name."""
+        return {key: parameter.data for key, parameter in self._named() if f".{name}." in key and "lora_" in key}
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[None]:
+        """Turn one adapter on, or with None all of them off: then the model is the reference."""
+        before = self._active
+        self._turn(name)
+        try:
+            yield
+        finally:
+            self._turn(before)
+
+    @contextmanager
+    def merged(self, name: str | None) -> Iterator[None]:
+        """Add an adapter into the weights while sampling, and put the very same weights back afterwards.
+
+        In bf16 the sum is rounded, so log-probabilities differ a little from the unmerged adapter's: what is trained on is recomputed unmerged.
+        """
+        with self.using(None):
+            if name is None:
+                yield
+                return
+            kept: list[tuple[nn.Parameter, Tensor]] = []
+            try:
+                for layer in self._lora_layers(name):
+                    weight = layer.get_base_layer().weight
+                    kept.append((weight, weight.data))
+                    weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+                yield
+            finally:
+                for weight, data in kept:
+                    weight.data = data
+
+    def _lora_layers(self, name: str) -> list[Any]:
+        return [module for module in self.model.modules() if isinstance(module, LoraLayer) and name in module.lora_A]
+
+    def _adapters_changed(self) -> None:
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                speed_up(module)
+        self._turn(None)
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        yield from self.model.named_parameters()
+
+    def _turn(self, name: str | None) -> None:
+        self._active = name
+        if self._peft is None:
+            assert name is None, f"no adapter {name}"
+            return
+        if name is None:
+            self._peft.base_model.disable_adapter_layers()
+        else:
+            self._peft.base_model.enable_adapter_layers()
+            self._peft.set_adapter(name)
+
+
+def open_trunk(settings: ModelSettings) -> Trunk:
+    """Load the base model of a project.
+
+    Raises:
+        UserError: there is no such model, or its answers would never end.
+    """
+    dtype = fastest_dtype() if settings.dtype == "auto" else DTYPES[settings.dtype]
+    model, tokenizer = load(settings.name, dtype)
+    return Trunk(settings.name, model, tokenizer)
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every token that the generation settings call an end; the tokenizer's own where they say nothing."""
+    found = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = found if isinstance(found, list) else [found if found is not None else tokenizer.eos_token_id]
+    if ids == [None]:
+        raise UserError("this model has no end token, so that every answer would run to the limit", fix="set eos_token_id in its generation_config.json")
+    return frozenset(int(token) for token in ids)

@@ -1,0 +1,46 @@
+"""PPO with a learned value head on the policy's trunk. Schulman et al. 2017, arXiv:1707.06347; for language Ziegler et al. 2019, arXiv:1909.08593.
+
+Every default is justified in docs/tune.md. The value of a token is what the state before it promises; advantages by GAE, whitened over the whole batch.
+"""
+
+from pydantic import Field
+from torch import Tensor
+
+from truing.policy.advantages import gae, whiten
+from truing.policy.losses import clipped_surrogate, clipped_value_loss
+from truing.policy.rollout import Forward, Rollout
+from truing.policy.settings import TuneSettings
+from truing.policy.targets import Losses, Targets
+
+NAME = "ppo"
+NEEDS_VALUES = True
+
+
+class PPOSettings(TuneSettings):
+    """Tuning the policy by PPO (or, with algorithm = "rloo", by RLOO, which has no value head)."""
+
+    gamma: float = Field(1.0, gt=0, le=1, description="discount of later rewards (ppo)")
+    gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade of the advantage (ppo)")
+    value_weight: float = Field(0.1, ge=0, description="weight of the value loss in the total (ppo)")
+    value_clip: float = Field(0.2, gt=0, description="how far a value may move in an update before its gradient stops (ppo)")
+    critic_warmup: int = Field(0, ge=0, description="first updates in which only the value head learns (ppo)")
+
+
+Settings = PPOSettings
+
+
+def targets(rollout: Rollout, settings: PPOSettings) -> Targets:
+    """Advantages by GAE, whitened over all real tokens of the batch; returns before whitening."""
+    assert rollout.values is not None
+    advantages, returns = gae(rollout.rewards, rollout.values, mask=rollout.mask, gamma=settings.gamma, lam=settings.gae_lambda)
+    return Targets(whiten(advantages, rollout.mask), returns)
+
+
+def loss(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: PPOSettings, denominator: float) -> Losses:
+    """The clipped surrogate plus the clipped value loss, each divided by the minibatch's number of tokens."""
+    assert new.values is not None
+    assert old.values is not None
+    assert targets.returns is not None
+    policy = clipped_surrogate(new.logprobs, old.logprobs, targets.advantages, mask, clip=settings.clip, denominator=denominator)
+    value = clipped_value_loss(new.values, old.values, targets.returns, mask, clip=settings.value_clip, denominator=denominator)
+    return Losses(policy, settings.value_weight * value.loss, value.clip_fraction)

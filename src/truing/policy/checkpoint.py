@@ -1,0 +1,80 @@
+"""Where a tuning run stands, on disk: a folder for the newest finished update, safetensors and JSON, put in place by a rename.
+
+Random numbers need no saving: every answer's seed and every prompt's turn follow from the run's seed and the number of the update.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from truing.errors import UserError
+
+STATE, TENSORS = "state.json", "tensors.safetensors"
+
+
+def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Keep what is needed to go on after `update` updates; older checkpoints go once this one is in place.
+
+    Raises:
+        UserError: the disk is full. The checkpoint before this one stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+        (temporary / STATE).write_text(json.dumps({"update": update, **state}, allow_nan=False), encoding="utf-8")
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        place = folder / f"update-{update:06d}"
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(temporary, place)
+    except OSError as error:
+        if error.errno == 28:
+            raise UserError(f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before") from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in _finished(folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The newest state and tensors, or None where there are none."""
+    found = _finished(folder)
+    if not found:
+        return None
+    return json.loads((found[-1] / STATE).read_text(encoding="utf-8")), load_file(found[-1] / TENSORS)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter number and name; empty before its first step."""
+    return {
+        f"optimizer.{number}.{name}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    parameters = _parameters(optimizer)
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, number, name = key.split(".")
+            optimizer.state[parameters[int(number)]][name] = value.clone()
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _finished(folder: Path) -> list[Path]:
+    return sorted(folder.glob("update-*")) if folder.is_dir() else []

@@ -1,0 +1,37 @@
+"""What every online algorithm can be told. An algorithm's own settings stand in its module and add to these."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from truing.config import Settings
+
+
+class TuneSettings(Settings):
+    """Tuning the policy. Defaults are for LoRA on a small model; docs/tune.md says why each."""
+
+    algorithm: Literal["ppo", "rloo"] = Field("ppo", description="ppo (learned value head) or rloo (siblings as baseline)")
+    updates: int = Field(20, ge=1, description="how often new answers are drawn and learned from")
+    samples: int = Field(32, ge=2, description="answers drawn for an update")
+    group_size: int = Field(4, ge=1, description="answers drawn for each prompt; samples must be a multiple")
+    epochs: int = Field(2, ge=1, description="passes over an update's answers")
+    minibatches: int = Field(1, ge=1, description="optimiser steps in an epoch")
+    microbatch: int = Field(8, ge=1, description="answers in memory at a time; changes speed and memory, not the result")
+    lr: float = Field(3e-4, gt=0, description="learning rate at the start; falls linearly to 0 (LoRA: 1e-5 to 5e-4)")
+    clip: float = Field(0.2, gt=0, description="half-width of the trusted probability ratio")
+    beta: float = Field(0.05, ge=0, description="price of a nat of KL from the base, in units of the normalised score")
+    kl_target_nats: float | None = Field(None, gt=0, description="KL per response that an adaptive beta steers to; none = beta stays fixed")
+    kl_horizon: int = Field(10_000, ge=1, description="episodes over which an adaptive beta moves")
+    truncation: Literal["set", "subtract", "keep"] = Field("set", description="score of a cut-off answer: set to -penalty, less the penalty, or kept")
+    truncation_penalty: float = Field(1.0, ge=0, description="that penalty, in standard deviations of the reward")
+    score_clip: float = Field(10.0, gt=0, description="normalised scores are held within plus or minus this; hits are counted")
+    rank: int = Field(16, ge=1, description="rank of the LoRA adapter")
+    layers: Literal["all", "top-half"] = Field("all", description="which transformer layers are adapted")
+    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm of an optimiser step")
+    max_kl_old: float = Field(0.2, gt=0, description="an update stops early once KL(old || new) passes this, nats per token")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> "TuneSettings":
+        if self.samples % self.group_size:
+            raise ValueError(f"samples = {self.samples} is not a multiple of group_size = {self.group_size}")
+        return self

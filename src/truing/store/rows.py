@@ -1,0 +1,226 @@
+"""Rows of files from outside, read with suspicion: line by line, never more than a few megabytes in memory.
+
+A row that can't be used is yielded as a `BadRow` with its line number, so that the caller chooses to go on or to stop; what spoils the
+whole file (no such file, UTF-16, a damaged or exploding archive) is raised.
+"""
+
+import codecs
+import csv
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from truing.errors import BadRow, UserError
+
+MAX_LINE_BYTES = 4 << 20  # a line of JSON can weigh twenty times its length in memory
+MAX_UNPACKED_BYTES = 1 << 30
+MAX_RATIO = 100  # unpacked size over packed size; text packs 3 to 10 times
+FREE_BYTES = 16 << 20  # an archive may unpack to this much whatever its ratio
+MAX_DEPTH = 64
+
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """One row of a file: its 1-based line (or row) number and what stood there."""
+
+    line: int
+    value: Any
+
+
+def text_rows(path: Path) -> Iterator[Row | BadRow]:
+    """The lines of a UTF-8 file (or .gz of one), without their ends; lines of white space alone are passed over.
+
+    Bytes that aren't UTF-8 come through as lone surrogates, which `require_clean` refuses.
+    """
+    with _mendable(path), _open(path) as file:
+        for number, raw in _raw_lines(path, file):
+            if raw is None:
+                yield BadRow(path.name, number, f"the line is longer than {MAX_LINE_BYTES >> 20} MB", fix="break it up, or leave it out")
+            elif raw.strip():
+                yield Row(number, raw.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
+
+
+def json_rows(path: Path) -> Iterator[Row | BadRow]:
+    """The values of a JSON Lines file, each checked by `require_clean`."""
+    for row in text_rows(path):
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        try:
+            value = parse_json(row.value)
+            require_clean(value)
+        except UserError as error:
+            yield bad_row(path, row.line, error)
+        else:
+            yield Row(row.line, value)
+
+
+def csv_rows(path: Path) -> Iterator[Row | BadRow]:
+    """The rows of a CSV file with a header, as dicts of text, each checked by `require_clean`.
+
+    Raises:
+        UserError: the header names a column twice, or there is none.
+        BadRow: a line is so long that the rows after it can't be told apart.
+    """
+    with _mendable(path), _open(path) as file:
+        reader = csv.reader(_csv_lines(path, file), strict=True)
+        header = next(reader, [])
+        if not header or len(set(header)) < len(header):
+            raise UserError(f"{path.name} needs a first line that names each column once", fix="for example a line `prompt,topic`")
+        try:
+            require_clean(header)
+        except UserError as error:
+            raise bad_row(path, 1, error) from None
+        while True:
+            try:
+                cells = next(reader, None)
+                if cells is None:
+                    return
+                if cells:
+                    yield Row(reader.line_num, _named_cells(header, cells))
+            except csv.Error as error:
+                yield BadRow(path.name, reader.line_num, f"is not valid CSV: {error}", fix='double every " inside a quoted cell, and close the quotes')
+            except UserError as error:
+                yield bad_row(path, reader.line_num, error)
+
+
+def bad_row(path: Path, line: int, error: UserError) -> BadRow:
+    """The same complaint, with the file and line it is about."""
+    return error if isinstance(error, BadRow) else BadRow(path.name, line, error.what, fix=error.fix)
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, read strictly.
+
+    Raises:
+        UserError: not JSON, nested too deeply, NaN or an infinity, a key twice in one object, a number of thousands of digits.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_no_twins)
+    except RecursionError:
+        raise UserError("is nested too deeply", fix=f"keep it under {MAX_DEPTH} levels") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"is not valid JSON: {error.msg} at column {error.colno}", fix="a line is one whole JSON value; write it with a JSON library") from None
+    except ValueError as error:
+        raise UserError(f"is not usable JSON: {error}", fix="write very long numbers as text") from None
+
+
+def require_clean(value: Any) -> None:
+    """Check that every text in a JSON-like value can be stored anywhere and every number is finite.
+
+    Raises:
+        UserError: NUL, a lone surrogate, NaN or an infinity, nested too deeply, or not a JSON value at all.
+    """
+    left: list[tuple[Any, int]] = [(value, 0)]
+    while left:
+        item, depth = left.pop()
+        if isinstance(item, str):
+            _require_clean_text(item)
+        elif isinstance(item, (dict, list)):
+            if depth >= MAX_DEPTH:
+                raise UserError(f"is nested deeper than {MAX_DEPTH} levels", fix="flatten it")
+            parts = [*item.keys(), *item.values()] if isinstance(item, dict) else item
+            left.extend((part, depth + 1) for part in parts)
+        elif isinstance(item, float):
+            if not math.isfinite(item):
+                raise UserError(f"holds the number {item}", fix="write null, or leave the key out")
+        elif item is not None and not isinstance(item, int):
+            raise UserError(f"holds a {type(item).__name__}, which is not text, number, list or object", fix="write it as text")
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`items` in lists of `size`; the last may be shorter."""
+    chunk: list[T] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _require_clean_text(text: str) -> None:
+    if "\x00" in text:
+        raise UserError("holds a NUL character", fix="remove it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError("holds something that is not Unicode text (a lone surrogate, or bytes that are not UTF-8)", fix="save the file as UTF-8") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise UserError(f"holds {name}, which is not JSON", fix="write null, or leave the key out")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise UserError("has a key twice in one object", fix="keep one of them")
+    return found
+
+
+def _named_cells(header: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise UserError(f"has {len(cells)} cells where the header names {len(header)}", fix="put a cell that holds a comma in double quotes")
+    require_clean(cells)
+    return dict(zip(header, cells, strict=True))
+
+
+def _csv_lines(path: Path, file: BufferedIOBase) -> Iterator[str]:
+    for number, raw in _raw_lines(path, file):
+        if raw is None:
+            raise BadRow(path.name, number, f"the line is longer than {MAX_LINE_BYTES >> 20} MB", fix="break it up, or leave it out")
+        yield raw.decode("utf-8", "surrogateescape")
+
+
+def _raw_lines(path: Path, file: BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
+    """(number, bytes) of each line; None for one that is too long, which is read past without being held."""
+    left = max(FREE_BYTES, min(MAX_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)) if path.suffix == ".gz" else math.inf
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        left -= len(raw)
+        too_long = len(raw) > MAX_LINE_BYTES
+        piece = raw
+        while too_long and left > 0 and piece and not piece.endswith(b"\n"):
+            piece = file.readline(1 << 20)
+            left -= len(piece)
+        if left < 0:
+            raise BadRow(path.name, number, "the archive unpacks to far more than a text would", fix="unpack it yourself and look at what is in it")
+        if number == 1:
+            raw = _without_mark(path, raw)
+        yield number, None if too_long else raw
+
+
+def _without_mark(path: Path, raw: bytes) -> bytes:
+    """The first line without its byte order mark."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in raw[:4]:
+        raise BadRow(path.name, 1, "the file is UTF-16 or UTF-32, or is no text at all", fix="save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW")
+    return raw.removeprefix(codecs.BOM_UTF8)
+
+
+def _open(path: Path) -> BufferedIOBase:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    return path.open("rb")
+
+
+@contextmanager
+def _mendable(path: Path) -> Iterator[None]:
+    """Say in words what is wrong with a file as a whole."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}", fix="check the path") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise UserError(f"{path} can't be read: {error.strerror}", fix="name a file that you may read") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {error}", fix="fetch it again; `gzip -t` tells whether it is whole") from error

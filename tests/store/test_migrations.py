@@ -1,0 +1,94 @@
+"""The migrations lead to the tables, back again, and once, on both databases."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+from stored import add_question, judgement
+
+from truing.errors import UserError
+from truing.store.database import MIGRATIONS, NEWEST, Database
+from truing.store.tables import Base
+
+
+def config() -> Config:
+    found = Config()
+    found.set_main_option("script_location", str(MIGRATIONS))
+    return found
+
+
+def test_newest_is_the_one_head() -> None:
+    assert ScriptDirectory.from_config(config()).get_heads() == [NEWEST]
+
+
+def test_the_migrations_make_the_tables(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_every_migration_can_be_taken_back_and_made_again(database: Database) -> None:
+    with database.engine.connect() as connection:
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "base")
+        connection.commit()
+        assert set(inspect(connection).get_table_names()) == {"alembic_version"}
+        connection.rollback()
+        command.upgrade(settings, "head")
+        connection.commit()
+    with database.write() as session:
+        session.add(judgement(add_question(session), "j1"))
+
+
+def test_opening_again_keeps_the_rows(url: str) -> None:
+    first = Database(url)
+    with first.write() as session:
+        add_question(session)
+    first.close()
+    again = Database(url)
+    with again.read() as session:
+        assert session.scalar(text("SELECT count(*) FROM question")) == 1
+    again.close()
+
+
+def test_four_may_open_a_new_database_at_once(url: str) -> None:
+    opened: list[Database] = []
+    failures: list[BaseException] = []
+
+    def open_it() -> None:
+        try:
+            opened.append(Database(url))
+        except BaseException as error:  # noqa: BLE001 (a thread's error would else be lost)
+            failures.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for database in opened:
+        database.close()
+
+
+def test_a_database_of_a_later_version_is_not_touched(url: str) -> None:
+    database = Database(url)
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(UserError, match="9999") as caught:
+        Database(url)
+    assert "upgrade" in caught.value.fix
+    database.close()
+
+
+def test_a_folder_with_a_percent_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "100%"
+    folder.mkdir()
+    Database(f"sqlite:///{folder}/truing.db").close()
