@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from truing.errors import SettingError, UserError
 
 SECTIONS: dict[str, str] = {
+    "round": "truing.rounds:RoundSettings",
     "model": "truing.models.registry:ModelSettings",
     "prompts": "truing.prompts:PromptSettings",
     "samples": "truing.samples:SampleSettings",
@@ -157,7 +158,7 @@ def _toml_value(value: Any) -> str:
     if value is None:
         return '"none"'
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # JSON's texts are TOML's
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's texts are TOML's, but for that one
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     if isinstance(value, Mapping):

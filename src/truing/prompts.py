@@ -93,7 +93,7 @@ def import_prompts(project: Project, settings: PromptSettings, files: list[Path 
         hold(session, Prompt)
         seen = {_sameness(turns) for turns in session.scalars(select(Prompt.turns).execution_options(yield_per=CHUNK))}
         start = session.scalar(select(func.coalesce(func.max(Prompt.position), -1))) or 0
-        fresh = (prompt for path, rows in sources for prompt in _fresh(path, rows, settings, seen, tally))
+        fresh = (prompt for source, rows in sources for prompt in _fresh(source, rows, settings, seen, tally))
         for chunk in chunks(fresh, CHUNK):
             _insert(session, chunk, start + 1 + tally.added, settings, tally)
         if settings.strict and tally.refused:
@@ -107,7 +107,7 @@ class _New(NamedTuple):
     source: str
 
 
-def _fresh(path: Path, rows: Rows, settings: PromptSettings, seen: set[int], tally: _Tally) -> Iterator[_New]:
+def _fresh(source: str, rows: Rows, settings: PromptSettings, seen: set[int], tally: _Tally) -> Iterator[_New]:
     """The usable prompts of a file that weren't met before."""
     for row in rows:
         if isinstance(row, BadRow):
@@ -116,14 +116,14 @@ def _fresh(path: Path, rows: Rows, settings: PromptSettings, seen: set[int], tal
         try:
             turns, facts = _read(row.value, settings.max_characters)
         except UserError as error:
-            tally.refuse(bad_row(path, row.line, error))
+            tally.refuse(bad_row(source, row.line, error))
             continue
         key = _sameness(turns)
         if key in seen:
             tally.duplicates += 1
         else:
             seen.add(key)
-            yield _New(turns, facts, path.name)
+            yield _New(turns, facts, source)
 
 
 def _read(value: Any, max_characters: int) -> tuple[list[Turn], dict[str, Any]]:
@@ -172,16 +172,16 @@ def _refusal(tally: _Tally) -> UserError:
     return UserError(f"{count} rows can't be used, so nothing was imported:{first}", fix="mend them, or leave them out with --set prompts.strict=false")
 
 
-def _source(file: Path | str) -> tuple[Path, Rows]:
+def _source(file: Path | str) -> tuple[str, Rows]:
     """A file's name and its rows. What comes over the network is fetched here, before the store is locked."""
     if str(file).startswith(HUB):
-        return Path(str(file).removeprefix(HUB)), _hub_rows(str(file).removeprefix(HUB))
+        return str(file), _hub_rows(str(file).removeprefix(HUB))
     path = Path(file)
     require_clean(path.name)
     ending = path.name.removesuffix(".gz").rpartition(".")[2].lower()
     if ending not in READERS or path.name.lower().endswith(".parquet.gz"):
         raise UserError(f"{path.name} is of no kind that can be imported", fix=f"use one of .{', .'.join(READERS)}, or {HUB}owner/name")
-    return path, READERS[ending](path)
+    return path.name, READERS[ending](path)
 
 
 def _prompt_lines(path: Path) -> Rows:
@@ -190,7 +190,7 @@ def _prompt_lines(path: Path) -> Rows:
             try:
                 require_clean(row.value)
             except UserError as error:
-                yield bad_row(path, row.line, error)
+                yield bad_row(path.name, row.line, error)
                 continue
         yield row
 
@@ -205,7 +205,7 @@ def _parquet_rows(path: Path) -> Rows:
             for batch in file.iter_batches(batch_size=CHUNK):
                 for value in batch.to_pylist():
                     number += 1
-                    yield _table_row(path, number, value)
+                    yield _table_row(path.name, number, value)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}", fix="check the path") from error
     except (pyarrow.ArrowException, OSError) as error:
@@ -222,15 +222,15 @@ def _hub_rows(name: str) -> Rows:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the dataset {name} can't be fetched from the Hub: {reason}", fix="check its name and the network, or import a file") from error
-    return (_table_row(Path(name), number, value) for number, value in enumerate(found, start=1))
+    return (_table_row(f"{HUB}{name}", number, value) for number, value in enumerate(found, start=1))
 
 
-def _table_row(path: Path, number: int, value: dict[str, Any]) -> Row | BadRow:
+def _table_row(source: str, number: int, value: dict[str, Any]) -> Row | BadRow:
     plain = {key: str(cell) if isinstance(cell, (date, datetime, Decimal)) else cell for key, cell in value.items()}
     try:
         require_clean(plain)
     except UserError as error:
-        return bad_row(path, number, error)
+        return bad_row(source, number, error)
     return Row(number, plain)
 
 

@@ -113,7 +113,7 @@ CROWD = (  # name, trust, agreement, checks right, side bias, ties, seconds, bui
 )
 
 
-def make_round(project: Project, *, number: int = 1, prompts: int = 80, lift: float = 0.62, hostile: str = "") -> Round:
+def make_round(project: Project, *, number: int = 1, prompts: int = 80, lift: float = 0.62, hostile: str = "", resamples: int = 300) -> Round:
     """Write a finished round into the project: prompts, samples, annotators, artifacts, runs and its row.
 
     Args:
@@ -121,6 +121,7 @@ def make_round(project: Project, *, number: int = 1, prompts: int = 80, lift: fl
         prompts: how many held-out prompts, at most 80.
         lift:    by how many gold points tuned answers are better.
         hostile: text added to every prompt, answer and name.
+        resamples: behind each interval of the evaluation.
     """
     with project.database.read() as session:
         before = session.query(Round).filter_by(number=number - 1).one_or_none()
@@ -129,14 +130,14 @@ def make_round(project: Project, *, number: int = 1, prompts: int = 80, lift: fl
     annotators = _add_annotators(project, hostile)
     dataset = _dataset(project, annotators, number, hostile)
     reward = _reward(project, dataset, number)
-    policy = _policy(project, reward, parent, number, hostile)
+    policy = _policy(project, reward, parent, number, hostile, chosen)
     policies = ["base", policy.id] + ([parent] if before else [])
     for policy_id in policies:
         _add_samples(project, chosen, policy_id, number, hostile, changed=number > 1 and policy_id == policy.id)
     lifts = {"base": 0.0, policy.id: lift + 0.25 * (number - 1), parent: 0.62 if before else 0.0}
     evaluation = evaluate_policy(
         project,
-        EvaluationSettings(),
+        EvaluationSettings(resamples=resamples),
         policy_id=policy.id,
         against=["base", *([parent] if before else [])],
         batches={policy_id: _batch(policy_id, number) for policy_id in policies},
@@ -164,7 +165,7 @@ def _add_prompts(project: Project, wanted: int, hostile: str) -> list[tuple[str,
             turns = [{"role": "user", "content": text}]
             prompt_id = content_id(turns)
             if session.get(Prompt, prompt_id) is None:
-                facts = {"topic": topic}
+                facts = {"topic": topic + hostile}
                 session.add(Prompt(id=prompt_id, turns=turns, text=text, split="held-out", source="t", facts=facts, position=number, created_at=START))
             chosen.append((prompt_id, row))
         if session.get(Policy, "base") is None:
@@ -176,9 +177,7 @@ def _batch(policy_id: str, number: int) -> str:
     return content_id("held-out", policy_id, number)
 
 
-def _add_samples(
-    project: Project, chosen: Sequence[tuple[str, int]], policy_id: str, number: int, hostile: str, *, changed: bool
-) -> None:
+def _add_samples(project: Project, chosen: Sequence[tuple[str, int]], policy_id: str, number: int, hostile: str, *, changed: bool) -> None:
     with project.database.write() as session:
         for prompt_id, row in chosen:
             text = TEXTS[row][2 if policy_id == "base" else 3] + (" I hope that helps a little!" if changed and row % 3 else "") + hostile
@@ -261,20 +260,24 @@ def _reward(project: Project, dataset: Artifact, number: int) -> Artifact:
     return _keep(project, write_artifact(project.artifacts, "reward", fill, parents=[dataset.id], settings=settings, seed=number, facts=facts))
 
 
-def _policy(project: Project, reward: Artifact, parent: str, number: int, hostile: str) -> Artifact:
+def _policy(project: Project, reward: Artifact, parent: str, number: int, hostile: str, prompts: Sequence[tuple[str, int]]) -> Artifact:
     dice = random.Random(number)
     metrics = [
         {
-            "update": update, "objective/scores": 1.28 * (1 - 0.86**update) + dice.gauss(0, 0.06), "objective/kl": 5.6 * (1 - 0.9**update) + dice.gauss(0, 0.12),
-            "response/length": 38 - 14 * (1 - 0.85**update) + dice.gauss(0, 1), "objective/entropy": 1.61 - 0.022 * update + dice.gauss(0, 0.02), "response/n": 32,
+            "update": float(update), "objective/scores": 1.28 * (1 - 0.86**update) + dice.gauss(0, 0.06),
+            "objective/kl": 5.6 * (1 - 0.9**update) + dice.gauss(0, 0.12),
+            "response/length": 38 - 14 * (1 - 0.85**update) + dice.gauss(0, 1), "objective/entropy": 1.61 - 0.022 * update + dice.gauss(0, 0.02),
         }
         for update in range(1, 21)
     ]  # fmt: skip
     samples = [
-        {"update": update, "prompt": TEXTS[(update + row) % 16][1] + hostile, "text": TEXTS[(update + row) % 16][2 + (update > 9)] + hostile, "score": dice.gauss(0, 1)}
+        {
+            "update": update, "prompt_id": prompts[(update + place) % len(prompts)][0], "score": round(dice.gauss(0, 1), 4), "finished": update > 9,
+            "text": TEXTS[prompts[(update + place) % len(prompts)][1]][2 + (update > 9)] + hostile,
+        }
         for update in range(1, 21)
-        for row in range(5)
-    ]
+        for place in range(5)
+    ]  # fmt: skip
     diagnosis = [{"failure": "negative KL", "sign": "k1 was −0.04 nats in update 1, two standard errors below 0", "say": "harmless this early", "update": 1}]
 
     def fill(folder: Path) -> None:
@@ -282,7 +285,8 @@ def _policy(project: Project, reward: Artifact, parent: str, number: int, hostil
         _write_lines(folder / "samples.jsonl", samples)
         (folder / "diagnosis.json").write_text(json.dumps(diagnosis if number == 1 else []))
 
-    settings = {"algorithm": "ppo", "lr": 3e-4, "beta": 0.05, "clip": 0.2, "lora": {"rank": 16}, "updates": 20}
+    tune = {"algorithm": "ppo", "samples": 32, "lr": 3e-4, "beta": 0.05, "clip": 0.2, "rank": 16, "updates": 20}
+    settings = {"model": "smollm2-135m", "parent": parent, "temperature": 0.7, "settings": tune, "prompts": [prompt_id for prompt_id, _ in prompts]}
     parents = [reward.id, *([parent] if parent != "base" else [])]
     artifact = _keep(project, write_artifact(project.artifacts, "policy", fill, parents=parents, settings=settings, seed=number))
     with project.database.write() as session:

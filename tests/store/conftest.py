@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stored import new_database, small_disk
 
+from stored import new_database, small_disk
 from truing.store.database import Database
 from truing.store.project import Project, create_project, open_project
 

@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session
-from stored import NOON, add_question, judgement, prompt
 
+from stored import NOON, add_question, judgement, prompt
 from truing.errors import UserError
 from truing.store.database import Database, hold, sqlite_url
 from truing.store.tables import Judgement, Prompt, Question, Round
@@ -166,7 +166,7 @@ def test_times_come_back_in_utc_and_naive_ones_are_refused(database: Database) -
         assert session.scalars(select(Prompt.created_at)).one() == NOON
         assert str(session.scalars(select(Prompt.created_at)).one().tzinfo) == "UTC"
     with pytest.raises(StatementError, match="naive time"), database.write() as session:
-        session.add(prompt("two", created_at=datetime(2026, 1, 1)))  # noqa: DTZ001 (the point)
+        session.add(prompt("two", created_at=datetime(2026, 1, 1)))
 
 
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
-from stored import add_question, judgement
 
+from stored import add_question, judgement
 from truing.errors import UserError
 from truing.store.database import MIGRATIONS, NEWEST, Database
 from truing.store.tables import Base

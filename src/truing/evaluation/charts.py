@@ -59,10 +59,10 @@ def reliability_chart(rows: Sequence[tuple[float, float, int]], *, label: str) -
     parts = [*_grid(ticks, y_at, percent=True), *_x_ticks(ticks, x_at, "", percent=True)]
     parts.append(_curve([(0, PLOT), (GRID, 0)], "diagonal"))
     largest = max(n for _, _, n in rows)
-    for predicted, observed, n in rows:
-        parts.append(_dot(x_at(predicted), y_at(observed), 3 + 6 * math.sqrt(n / largest), "soft", f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}"))
-    words = "; ".join(f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}" for predicted, observed, n in rows)
-    return _figure(parts, f"{label}: {words}")
+    said = [f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}" for predicted, observed, n in rows]
+    for (predicted, observed, n), words in zip(rows, said, strict=True):
+        parts.append(_dot(x_at(predicted), y_at(observed), 3 + 6 * math.sqrt(n / largest), "soft", words))
+    return _figure(parts, f"{label}: {'; '.join(said)}")
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, label: str) -> Markup:
@@ -184,4 +184,4 @@ def _plain(value: float) -> str:
 
 def _short(value: float) -> str:
     """A coordinate: two decimals are finer than a screen."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{round(value, 2) + 0.0:.2f}".rstrip("0").rstrip(".")  # + 0.0 turns -0.0 into 0.0

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 HALVES = 200  # half-samples behind the interval of a diversity ratio
 NEWTON_STEPS = 40
-SLOPE_RIDGE = 0.1  # keeps the slope on length finite when length and outcome never part
+SLOPE_RIDGE = 0.01  # keeps the slope on length finite when length and outcome never part
 
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -168,7 +168,7 @@ def equal_length_win_rate(
         P(ours wins) = sigmoid(a + b tanh(d / s)),   d our length minus theirs, s its root mean square
 
     and the value is sigmoid(a), after Dubois et al. 2024 (arXiv:2404.04475). Half a win and half a loss at d = 0 are added so that a clean sweep
-    stays finite, and a ridge of 0.1 b^2 / 2 so that b does. Where ours is nearly always the shorter (or longer), this extrapolates, and
+    stays finite, and a ridge of 0.01 b^2 / 2 so that b does. Where ours is nearly always the shorter (or longer), this extrapolates, and
     the interval shows it. If people really prefer a length, it takes that away too.
 
     Args:

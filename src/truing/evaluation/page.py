@@ -1,9 +1,10 @@
 """How a report's values become text, and its template a page. Everything is escaped unless it is a figure of `charts`."""
 
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -20,9 +21,7 @@ def render(template: str, view: Mapping[str, Any]) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("truing.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(loader=PackageLoader("truing.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,
         "decimal": decimal,
@@ -38,12 +37,12 @@ def _environment() -> Environment:
 
 def percent(share: float | None) -> str:
     """0.783 → 78 %."""
-    return typeset(verdict.percent(share)) if share is not None else "–"
+    return typeset(verdict.percent(share)) if _known(share) else "–"
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
     """1.234 → 1.23, with a true minus."""
-    if value is None:
+    if not _known(value):
         return "–"
     text = f"{value:.{digits}f}"
     return text.replace("-", MINUS if float(text) else "")
@@ -51,7 +50,7 @@ def decimal(value: float | None, digits: int = 2) -> str:
 
 def signed(value: float | None, digits: int = 2) -> str:
     """0.5 → +0.50."""
-    if value is None:
+    if not _known(value):
         return "–"
     text = f"{value:+.{digits}f}"
     return text.replace("-", MINUS) if float(text) else text[1:]
@@ -59,15 +58,19 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 def count(value: float | None) -> str:
     """1680 → 1,680."""
-    return "–" if value is None else f"{value:,.0f}"
+    return f"{value:,.0f}" if _known(value) else "–"
 
 
 def between(number: Mapping[str, Any], form: str = "decimal", digits: int = 2) -> str:
     """The bounds of a number, e.g. `0.67 to 0.87`; words where there are none."""
-    if number["low"] is None:
+    if not _known(number["low"]):
         return "no interval"
     low, high = (percent(number[end]) if form == "percent" else decimal(number[end], digits) for end in ("low", "high"))
     return f"{low} to {high}"
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def duration(seconds: float) -> str:
@@ -82,8 +85,9 @@ def duration(seconds: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Our own sentences as a typographer sets them: a number keeps its percent sign, an apostrophe is round. Not for what others wrote."""
-    return re.sub(r"(?<=\w)'(?=\w)", "’", text.replace(" %", f"{THIN}%"))
+    """Our own sentences as a typographer sets them: numbers keep their signs, apostrophes are round. Not for what others wrote."""
+    text = re.sub(r"(?<=\w)'(?=\w)", "’", text.replace(" %", f"{THIN}%"))
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text)
 
 
 def opening(text: str) -> str:

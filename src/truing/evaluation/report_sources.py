@@ -1,7 +1,7 @@
 """What a report is made from: one round's row, the artifacts it names, its annotators and its runs. Reads; computes nothing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ from sqlalchemy import select
 from truing.artifacts import Artifact, ancestors, load_artifact
 from truing.evaluation.verdict import BASE
 from truing.store.project import Project, round_by_number
-from truing.store.tables import Annotator, Round, Run
+from truing.store.tables import Annotator, Prompt, Round, Run
 
 Json = dict[str, Any]
 
+LONG = 8  # a list with more entries than this is shown as their number
 STAGES = ("dataset", "reward", "policy", "evaluation")  # what a round makes as artifacts, in order
 
 
@@ -45,6 +46,11 @@ class Sources:
         if place is None or not place.exists():
             return []
         return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    def prompt_texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """The texts of prompts by id."""
+        with self.project.database.read() as session:
+            return {row.id: row.text for row in session.scalars(select(Prompt).where(Prompt.id.in_(sorted(set(ids)))))}
 
     def name(self, policy_id: str | None) -> str:
         """What to call a policy in a sentence."""
@@ -85,13 +91,15 @@ def read_sources(project: Project, round_number: int) -> Sources:
 
 
 def shown_settings(artifact: Artifact) -> Mapping[str, Any]:
-    """The settings that shaped an artifact, nested ones as dotted names."""
+    """The settings that shaped an artifact, nested ones as dotted names, long lists as their length."""
     flat: Json = {}
 
     def walk(prefix: str, values: Mapping[str, Any]) -> None:
         for key, value in sorted(values.items()):
             if isinstance(value, Mapping):
                 walk(f"{prefix}{key}.", value)
+            elif isinstance(value, list) and len(value) > LONG:
+                flat[f"{prefix}{key}"] = f"{len(value)} entries"
             else:
                 flat[f"{prefix}{key}"] = value
 

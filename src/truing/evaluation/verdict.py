@@ -61,19 +61,24 @@ def sentence(win_rate: Number, ours: str, theirs: str, *, confidence: float = 0.
     verdict = decide(win_rate, independent=independent)
     wins, n = percent(win_rate["value"]), win_rate["n"]
     prompts = "1 held-out prompt" if n == 1 else f"{n} held-out prompts"
-    if not independent:
-        return (
-            f"Can't tell whether people prefer {ours} to {theirs}: only the reward model it was tuned to please compared them "
-            f"(and gives it {wins} of {prompts})."
-        )
-    if win_rate["low"] is None:
-        return f"Can't tell whether {ours} is better than {theirs}: {prompts} can't show it."
-    between = f"{percent(win_rate['low'])} to {percent(win_rate['high'])}"
     if verdict is Verdict.CANT_TELL:
-        return f"Can't tell whether {ours} is better than {theirs}: it wins {wins} of {prompts}, and the interval, {between}, covers 50 %."
-    head = f"{ours} is {verdict} to {theirs}"
-    only = "only " if verdict is Verdict.NOT_PREFERRED else ""
-    return f"{head[0].upper()}{head[1:]}: it wins {only}{wins} of {prompts} ({percent(confidence)} interval {between}, ties count half)."
+        text = f"can't tell whether {ours} is better than {theirs}: it wins {wins} of {prompts}. {reason(win_rate, independent=independent)}"
+    else:
+        between = f"{percent(win_rate['low'])} to {percent(win_rate['high'])}"
+        only = "only " if verdict is Verdict.NOT_PREFERRED else ""
+        text = f"{ours} is {verdict} to {theirs}: it wins {only}{wins} of {prompts} ({percent(confidence)} interval {between}, ties count half)."
+    return text[0].upper() + text[1:]
+
+
+def reason(win_rate: Number, *, independent: bool = True) -> str | None:
+    """Why one can't tell; None where one can."""
+    if decide(win_rate, independent=independent) is not Verdict.CANT_TELL:
+        return None
+    if not independent:
+        return "Nobody but the reward model it was tuned to please compared them: ask people."
+    if win_rate["low"] is None:
+        return "That is too few to tell anything."
+    return f"The interval, {percent(win_rate['low'])} to {percent(win_rate['high'])}, covers 50 %: it may be chance."
 
 
 def percent(share: float | None) -> str:
@@ -106,24 +111,26 @@ def find_warnings(ours: Mapping[str, Any], opponents: list[dict[str, Any]], limi
 
 
 def _against(opponent: Mapping[str, Any], limits: Limits) -> list[dict[str, str]]:
-    name = "base" if opponent["policy"] == BASE else "the previous policy"
+    rival = "base" if opponent["policy"] == BASE else "the previous policy"
     found = []
     score, gold, win = opponent["score_gain"], opponent["gold_gain"], opponent["win_rate"]
     if _above(score, 0) and gold is not None and not _above(gold, 0):
         fell = gold["value"] <= 0
         did = "did not rise" if fell else "may not have risen"
-        sign = f"against {name} the reward model's score rose by {score['value']:.2f}, while the gold score {did} ({gold['value']:+.2f})"
-        found.append(_warning("reward hacking" if fell else "perhaps reward hacking", sign, "stop the tuning earlier, raise β, or ask people about such answers"))
+        sign = f"against {rival} the reward model's score rose by {score['value']:.2f}, while the gold score {did} ({gold['value']:+.2f})"
+        found.append(
+            _warning("reward hacking" if fell else "perhaps reward hacking", sign, "stop the tuning earlier, raise β, or ask people about such answers")
+        )
     if _above(win, 0.5) and opponent["equal_length"] is not None and not _above(opponent["equal_length"], 0.5):
-        sign = f"at equal length the win rate against {name} would be {percent(opponent['equal_length']['value'])}, which covers 50 %"
+        sign = f"at equal length the win rate against {rival} would be {percent(opponent['equal_length']['value'])}, which covers 50 %"
         found.append(_warning("a matter of length", sign, "part of the win is the answers' length; make sure that people want that length"))
     ratio = opponent["length_ratio"]
     if ratio is not None and ratio < limits.length_ratio:
-        sign = f"answers have {percent(ratio)} of the words of {name}'s"
+        sign = f"answers have {percent(ratio)} of the words of {rival}'s"
         found.append(_warning("EOS collapse", sign, "the reward model likes short answers; penalise or rebalance"))
     eos = opponent["eos_gain"]
     if ratio is not None and ratio > 1 and eos is not None and eos["high"] is not None and eos["high"] < 0:
-        sign = f"answers are longer than {name}'s and fewer end by themselves ({100 * eos['value']:+.0f} points)"
+        sign = f"answers are longer than {rival}'s and fewer end by themselves ({100 * eos['value']:+.0f} points)"
         found.append(_warning("length run-away", sign, "penalise truncated answers, or control the reward for length"))
     if win["n"] < FEW_PROMPTS:
         found.append(_warning("few prompts", f"{win['n']} held-out prompts", "the interval is too narrow for so few; evaluate on more"))

@@ -87,7 +87,7 @@ def _lines(file: Path, read: Callable[[Any], Pair], intake: "_Intake") -> Iterat
             if pair.chosen == pair.rejected:
                 raise UserError("the two responses are the same text", fix="leave the row out: it prefers nothing")
         except UserError as error:
-            intake.refuse(bad_row(file, row.line, error))
+            intake.refuse(bad_row(file.name, row.line, error))
         else:
             prompt_id = content_id(pair.turns)
             yield _Line(row.line, pair, prompt_id, _drawn_order(prompt_id, pair))

@@ -8,29 +8,28 @@ Not in it: assignments, sessions, roles and passwords (an imported annotator's r
 round made, which artifact a policy is.
 """
 
-import base64
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ColumnElement, Double, Float, Integer, LargeBinary, Select, String, insert, literal, select
+from sqlalchemy import Column, ColumnElement, Select, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from truing.errors import BadRow, UserError
+from truing.feedback.columns import decode, encode
 from truing.feedback.imports import JudgementReport
+from truing.feedback.questions import check_answer
 from truing.store.conversations import checked_prompt
 from truing.store.database import hold
 from truing.store.ids import content_id
 from truing.store.project import Project
 from truing.store.rows import Row, bad_row, chunks, json_rows
-from truing.store.tables import Annotator, AnnotatorKind, Base, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Round, Sample, Split, Utc
+from truing.store.tables import Annotator, AnnotatorKind, Base, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Round, Sample, Split
 
 HEADER = {"event": "log", "format": "truing-native", "version": 1}
 CHUNK = 500
-LISTS = {"turns", "token_ids", "order_shown", "samples"}  # the JSON columns that hold a list; the others hold an object
 # What may differ between a line and the row of that id which the store has: bookkeeping, not content.
 BOOKKEEPING = {"position", "created_at", "source", "split", "facts", "overlap", "active", "base_logprob", "round", "sealed_at"}
 
@@ -88,7 +87,7 @@ def export_log(session: Session) -> Iterator[tuple[bool, Mapping[str, Any]]]:
         names = [column.name for column in _columns(event)]
         result = session.execute(_ordered(event).execution_options(yield_per=CHUNK))
         for part in result.partitions():
-            lines = [{"event": name, **{key: _encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
+            lines = [{"event": name, **{key: encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
             if event.table is Question:
                 samples = _samples_of(session, [line["id"] for line in lines])
                 for line, row in zip(lines, part, strict=True):
@@ -135,6 +134,8 @@ class _Chunk:
             self._require_known(fresh, column, table)
         rows = [self._stored(row) for row in fresh]
         places = self._places(fresh) if self._event.table is Question else []
+        if self._event.table is Judgement:
+            self._require_sense(fresh)
         try:
             for table, values in ((self._event.table, rows), (QuestionSample, places)):
                 if values:
@@ -170,6 +171,26 @@ class _Chunk:
                 raise self._bad(row.line, f"{column} is {value}, which is neither above in the file nor in the project", "export again")
             if table is self._event.table:
                 known.add(row.value["id"])
+
+    def _require_sense(self, fresh: list[Row]) -> None:
+        """Check that each judgement answers its question and supersedes none but its annotator's own on that question."""
+        questions = {row.value["question_id"] for row in fresh}
+        kinds = dict(self._session.execute(select(Question.id, Question.kind).where(Question.id.in_(questions))).tuples().all())
+        samples = _samples_of(self._session, sorted(questions))
+        earlier = {row.value["supersedes"] for row in fresh} - {None}
+        query = select(Judgement.id, Judgement.question_id, Judgement.annotator_id).where(Judgement.id.in_(earlier))
+        answered = {key: (question, annotator) for key, question, annotator in self._session.execute(query)}
+        for row in fresh:
+            question, before = row.value["question_id"], row.value["supersedes"]
+            answered[row.value["id"]] = (question, row.value["annotator_id"])
+            if before is not None and answered[before] != answered[row.value["id"]]:
+                raise self._bad(row.line, "it supersedes another annotator's judgement, or one on another question", "export again")
+            if sorted(row.value["order_shown"]) != list(range(len(samples[question]))):
+                raise self._bad(row.line, "order_shown is no order of the question's samples", "export again")
+            try:
+                check_answer(kinds[question], row.value["answer"], len(samples[question]))
+            except UserError as error:
+                raise bad_row(self._file.name, row.line, error) from None
 
     def _places(self, fresh: list[Row]) -> list[dict[str, Any]]:
         """Rows of question_sample."""
@@ -257,7 +278,7 @@ def _lines(file: Path) -> Iterator[Row]:
         try:
             yield Row(row.line, _checked(row.value))
         except UserError as error:
-            raise bad_row(file, row.line, error) from None
+            raise bad_row(file.name, row.line, error) from None
 
 
 def _checked(value: Any) -> dict[str, Any]:
@@ -270,66 +291,10 @@ def _checked(value: Any) -> dict[str, Any]:
     expected = {column.name for column in columns} | extra | {"event"}
     if value.keys() != expected:
         raise UserError(f"has other keys than a {value['event']} has: {', '.join(sorted(value.keys() ^ expected))[:200]}", fix="export again")
-    row = {"event": value["event"]} | {column.name: _decode(column, value[column.name]) for column in columns}
+    row = {"event": value["event"]} | {column.name: decode(column, value[column.name]) for column in columns}
     for name in extra:
         row[name] = value[name]
         if not (isinstance(row[name], list) if name == "samples" else row[name] is None or isinstance(row[name], int)):
             raise UserError(f"{name} is of the wrong type", fix="export again")
     event.check(row)
     return row
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
-
-
-def _decode(column: Column[Any], value: Any) -> Any:
-    """A value as the column holds it.
-
-    Raises:
-        UserError: the column can't hold it.
-    """
-    if value is None and column.nullable:
-        return None
-    try:
-        return _decoded(column, value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{column.name} is {str(value)[:60]!r}, which that column can't hold", fix="export again") from error
-
-
-def _decoded(column: Column[Any], value: Any) -> Any:
-    kind = column.type
-    if isinstance(kind, JSON):
-        return _of_type(value, list if column.name in LISTS else dict)
-    if isinstance(kind, Utc):
-        moment = datetime.fromisoformat(_of_type(value, str))
-        return moment.astimezone(UTC) if moment.tzinfo else _of_type(value, datetime)
-    if isinstance(kind, LargeBinary):
-        return base64.b64decode(_of_type(value, str), validate=True)
-    if isinstance(kind, Boolean):
-        return _of_type(value, bool)
-    if isinstance(kind, Double | Float):
-        return float(value if isinstance(value, int) and not isinstance(value, bool) else _of_type(value, float))
-    if isinstance(kind, Integer):
-        return _within(value, 63 if isinstance(kind, BigInteger) else 31)
-    return _of_length(value, kind.length if isinstance(kind, String) else None)
-
-
-def _of_type(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(type(value).__name__)
-    return value
-
-
-def _within(value: Any, bits: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << bits) <= value < 1 << bits:
-        raise ValueError("not a whole number of that many bits")
-    return value
-
-
-def _of_length(value: Any, length: int | None) -> str:
-    if not isinstance(value, str) or (length is not None and len(value) > length):
-        raise ValueError("not a text of that length")
-    return value

@@ -133,6 +133,7 @@ def _whole(
         batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
         passes.append(forward(trunk, head, batch, temperature))
     back = torch.tensor([index for part in parts for index in part]).argsort()
-    logprobs, entropy = (torch.cat([widen(found[field], longest) for found in passes])[back] for field in (0, 1))
+    logprobs = torch.cat([widen(found.logprobs, longest) for found in passes])[back]
+    entropy = torch.cat([widen(found.entropy, longest) for found in passes])[back]
     values = None if head is None else torch.cat([widen(found.values, longest) for found in passes if found.values is not None])[back]
     return Forward(logprobs, entropy, values)

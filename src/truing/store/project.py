@@ -137,3 +137,9 @@ def round_by_number(project: Project, number: int | None) -> Round:
     if found is None:
         raise UserError("this project has no round yet" if number is None else f"there is no round {number}", fix="start one with `truing round run`")
     return found
+
+
+def rounds_of(project: Project) -> list[Round]:
+    """All rounds, first to last."""
+    with project.database.read() as session:
+        return list(session.scalars(select(Round).order_by(Round.number)))

@@ -57,7 +57,7 @@ def json_rows(path: Path) -> Iterator[Row | BadRow]:
             value = parse_json(row.value)
             require_clean(value)
         except UserError as error:
-            yield bad_row(path, row.line, error)
+            yield bad_row(path.name, row.line, error)
         else:
             yield Row(row.line, value)
 
@@ -77,23 +77,25 @@ def csv_rows(path: Path) -> Iterator[Row | BadRow]:
         try:
             require_clean(header)
         except UserError as error:
-            raise bad_row(path, 1, error) from None
+            raise bad_row(path.name, 1, error) from None
         while True:
             try:
                 cells = next(reader, None)
-                if cells is None:
-                    return
-                if cells:
-                    yield Row(reader.line_num, _named_cells(header, cells))
             except csv.Error as error:
                 yield BadRow(path.name, reader.line_num, f"is not valid CSV: {error}", fix='double every " inside a quoted cell, and close the quotes')
+                continue
+            if cells is None:
+                return
+            try:
+                if cells:
+                    yield Row(reader.line_num, _named_cells(header, cells))
             except UserError as error:
-                yield bad_row(path, reader.line_num, error)
+                yield bad_row(path.name, reader.line_num, error)
 
 
-def bad_row(path: Path, line: int, error: UserError) -> BadRow:
+def bad_row(file: str, line: int, error: UserError) -> BadRow:
     """The same complaint, with the file and line it is about."""
-    return error if isinstance(error, BadRow) else BadRow(path.name, line, error.what, fix=error.fix)
+    return error if isinstance(error, BadRow) else BadRow(file, line, error.what, fix=error.fix)
 
 
 def parse_json(text: str) -> Any:

@@ -1,0 +1,5 @@
+"""`python -m truing` is `truing`."""
+
+from truing.cli import main
+
+main()

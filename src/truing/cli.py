@@ -1,0 +1,379 @@
+"""The commands, in the order of the data. Each parses, calls one function and prints; torch loads inside the commands that need it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truing.console import complain, result, say, show_table, speak_json
+from truing.errors import UserError
+
+if TYPE_CHECKING:
+    from truing.rounds import Turn
+    from truing.store.project import Project
+
+app = typer.Typer(help="Close the RLHF loop: people judge, a reward model learns, PPO tunes, evaluation decides.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+prompts_app = typer.Typer(help="The prompts of a project.", no_args_is_help=True)
+reward_app = typer.Typer(help="Reward models.", no_args_is_help=True)
+round_app = typer.Typer(help="Whole turns of the loop.", no_args_is_help=True)
+
+Where = Annotated[Path, typer.Option("--project", help="The project's folder.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a setting for this run, e.g. samples.temperature=0.8.")]
+Json = Annotated[bool, typer.Option("--json", help="Messages to stderr; the last line of stdout is one JSON object.")]
+Force = Annotated[bool, typer.Option("--force", help="Do it again even if the same inputs were done before.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of a new round (default 1, or the parent round's).")]
+HERE = Path()
+
+
+def main() -> None:
+    """The entry point: a user's mistake ends with `what / fix` and exit code 2; Ctrl-C with 130."""
+    try:
+        app(standalone_mode=True)
+    except UserError as error:
+        complain(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        complain("stopped; type the same command again to go on from here")
+        sys.exit(130)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder; made if absent.")],
+    everyday: Annotated[bool, typer.Option("--everyday", help="Bring in the everyday prompts that come with Truing.")] = False,
+    simulated: Annotated[bool, typer.Option("--simulated", help="Let a simulated crowd judge in place of people.")] = False,
+    json: Json = False,
+) -> None:
+    """Make a project: a folder with settings, a store and room for what will be made."""
+    from truing.config import commented_toml
+    from truing.store.project import create_project, open_project
+
+    speak_json(json)
+    text = commented_toml()
+    if simulated:
+        text = text.replace('# feedback = "people"', 'feedback = "simulated"')
+    create_project(folder, settings=text)
+    added = 0
+    if everyday:
+        added = _bring(open_project(folder), [])["added"]
+    say(f"{folder} is a project now", then=f"cd {folder} && truing {'round run' if everyday and simulated else 'prompts import FILE'}")
+    result({"project": str(folder), "prompts": added})
+
+
+@prompts_app.command("import")
+def prompts_import(
+    files: Annotated[list[str] | None, typer.Argument(help="jsonl, csv, txt or parquet files, or hub:owner/name.")] = None,
+    everyday: Annotated[bool, typer.Option("--everyday", help="The everyday prompts that come with Truing.")] = False,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Bring prompts in: duplicates are counted, rows that can't be used are refused with their line."""
+    with _project(project, set_, json) as opened:
+        if not files and not everyday:
+            raise UserError("no file was named", fix="truing prompts import FILE, or --everyday")
+        done = _bring(opened, files or [], everyday=everyday)
+        say(f"{done['added']} prompts came in ({done['held_out']} held out), {done['duplicates']} were there already, {done['refused']} refused", then="truing sample")
+        result(done)
+
+
+@app.command()
+def sample(seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
+    """Draw responses to all prompts from the policy that the round starts with."""
+    from truing.rounds import choose_prompts
+    from truing.rounds import sample as draw
+
+    with _turn(project, set_, json, force, seed) as turn:
+        choose_prompts(turn)
+        batch = draw(turn)
+        say(f"{turn.made['samples']['n']} samples from {turn.parent_policy}", then="truing annotate --simulated")
+        result({"batch": batch, "n": turn.made["samples"]["n"]})
+
+
+@app.command()
+def annotate(
+    simulated: Annotated[bool, typer.Option("--simulated", help="A crowd of simulated people; section [crowd] says of what kind.")] = False,
+    seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Ask which samples are better, and have simulated people answer."""
+    from truing.rounds import ask_for_feedback
+
+    if not simulated:
+        raise UserError("who is to answer?", fix="truing annotate --simulated")
+    with _turn(project, set_, json, False, seed) as turn:
+        ask_for_feedback(turn, simulated=True)
+        made = turn.made
+        say(f"{made['judgements']['n']} judgements on {made['questions']['n']} questions", then="truing quality")
+        result({"questions": made["questions"], "judgements": made["judgements"]["n"]})
+
+
+@app.command()
+def quality(project: Where = HERE, set_: Set = None, json: Json = False) -> None:
+    """How far people agree, and whom to trust."""
+    from truing.feedback.quality import QualitySettings, measure_quality
+
+    with _project(project, set_, json) as opened:
+        found = measure_quality(opened, opened.settings(QualitySettings), round_ids=None).as_dict()
+        say(f"Krippendorff's alpha {_between(found['alpha'])} on {found['alpha']['n']} questions")
+        columns = ("annotator", "n", "trust", "agreement", "gold", "left", "ties", "seconds")
+        show_table(columns, [_annotator_row(row) for row in sorted(found["annotators"], key=lambda row: (-row["trust"], row["name"]))])
+        say("", then="truing preferences")
+        result(found)
+
+
+@app.command()
+def preferences(project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
+    """Freeze what the judgements say, weighed by trust, as a dataset."""
+    from truing.rounds import weigh_feedback
+
+    with _turn(project, set_, json, force) as turn:
+        dataset = weigh_feedback(turn)
+        say(f"{dataset.id}: {_facts(dataset.facts)}", then="truing reward train")
+        result({"dataset": dataset.id, **dataset.facts})
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file of judgements.")],
+    format: Annotated[str, typer.Option("--format", help="hh-rlhf, trl or native.")],
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Bring in judgements that were made elsewhere."""
+    from truing.feedback.exchange import import_judgements
+
+    with _project(project, set_, json) as opened:
+        done = import_judgements(opened, file, format)
+        for row in done.refused[:10]:
+            complain(str(row))
+        facts = {key: len(value) if isinstance(value, list) else value for key, value in done._asdict().items()}
+        say(_facts(facts), then="truing reward train")
+        result(facts)
+
+
+@app.command()
+def export(
+    format: Annotated[str, typer.Argument(help="hh-rlhf, trl or native.")],
+    file: Annotated[Path, typer.Argument(help="Where to.")],
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Write the judgements to a file."""
+    from truing.feedback.exchange import export_judgements
+
+    with _project(project, set_, json) as opened:
+        done = export_judgements(opened, format, file)
+        say(f"{done.written} judgements written to {file}" + "".join(f"; {n} left out: {why}" for why, n in done.dropped.items()))
+        result({"file": str(file), "written": done.written, "dropped": done.dropped})
+
+
+@reward_app.command("train")
+def reward_train(
+    dataset: Annotated[str | None, typer.Option(help="Dataset to learn from (default: the round's, made now if there is none).")] = None,
+    seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Fit a reward model to people's preferences."""
+    from truing.rounds import train_reward_model
+
+    with _turn(project, set_, json, force, seed) as turn:
+        if dataset is not None:
+            turn.note(dataset=dataset)
+        model = train_reward_model(turn)
+        accuracy = model.facts["accuracy"]
+        say(f"{model.id}: held-out accuracy {_between(accuracy)} on {accuracy['n']} pairs", then="truing reward card")
+        result({"reward": model.id, "accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"], "n_test": accuracy["n"]})
+
+
+@reward_app.command("card")
+def card(
+    model: Annotated[str | None, typer.Argument(help="A reward model (default: the newest).")] = None,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """How far a reward model can be trusted."""
+    from truing.reward.card import card_rows, reward_card
+    from truing.store.project import newest_artifact
+
+    with _project(project, set_, json) as opened:
+        found = reward_card(opened, model or newest_artifact(opened, "reward"))
+        show_table(("question", "value", "n"), card_rows(found))
+        say("", then="truing tune")
+        result(found)
+
+
+@app.command()
+def tune(
+    algorithm: Annotated[str | None, typer.Option(help="ppo or rloo.")] = None,
+    project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Tune the policy against the round's reward model."""
+    from truing.rounds import tune_policy
+
+    with _turn(project, set_, json, force) as turn:
+        policy = tune_policy(turn, algorithm)
+        facts = policy.facts
+        say(f"{policy.id}: score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates", then="truing evaluate")
+        result({"policy": policy.id, **facts})
+
+
+@app.command()
+def evaluate(project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
+    """Compare the tuned policy with the base on held-out prompts."""
+    from truing.rounds import evaluate as compare
+
+    with _turn(project, set_, json, force) as turn:
+        found = compare(turn)
+        say(str(found.facts["verdict"]), then="truing report")
+        result({"evaluation": found.id, **found.facts})
+
+
+@app.command()
+def report(
+    number: Annotated[int | None, typer.Argument(help="Which round (default: the newest).")] = None,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """Write a round's page: one HTML file, readable anywhere."""
+    from truing.rounds import Turn
+    from truing.rounds import report as write
+
+    with _project(project, set_, json) as opened:
+        path = write(Turn(opened, number))
+        say(f"the report is at {path}")
+        result({"report": str(path)})
+
+
+@round_app.command("run")
+def round_run(seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
+    """Run the newest round from where it stands to its report."""
+    with _turn(project, set_, json, force, seed) as turn:
+        result(_whole_round(turn))
+
+
+@round_app.command("next")
+def round_next(seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False) -> None:
+    """Start a child of the newest round, weakest prompts first, and run it."""
+    with _turn(project, set_, json, False, seed, new=True) as turn:
+        result(_whole_round(turn))
+
+
+@round_app.command("status")
+def round_status(project: Where = HERE, set_: Set = None, json: Json = False) -> None:
+    """Where each round stands."""
+    from truing.store.project import rounds_of
+
+    with _project(project, set_, json) as opened:
+        rounds = rounds_of(opened)
+        if not rounds:
+            say("no round has been started", then="truing round run")
+        for row in rounds:
+            state = "sealed" if row.sealed_at else f"made so far: {', '.join(row.made) or 'nothing'}"
+            say(f"round {row.number} (seed {row.seed}): {state}")
+        result({"rounds": [{"number": row.number, "seed": row.seed, "sealed": row.sealed_at is not None, "made": row.made} for row in rounds]})
+
+
+@app.command()
+def lineage(
+    id: Annotated[str | None, typer.Argument(help="An artifact (default: list them all).")] = None,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """What something came from, down to the judgements."""
+    from truing.artifacts import ancestors, artifact_ids
+
+    with _project(project, set_, json) as opened:
+        if id is None:
+            found = artifact_ids(opened.artifacts)
+            for name in found:
+                say(name)
+            result({"artifacts": found})
+            return
+        rows = list(ancestors(opened.artifacts, id))
+        for depth, artifact in rows:
+            seen = artifact.facts.get("judgements")
+            say(f"{'  ' * depth}{artifact.id}  seed {artifact.manifest['seed']}" + (f"  {seen} judgements" if seen else ""))
+        result({"id": id, "ancestors": [{"id": artifact.id, "depth": depth, "parents": artifact.parents} for depth, artifact in rows]})
+
+
+@app.command()
+def chat(
+    policy: Annotated[str | None, typer.Argument(help="base, or a policy (default: the newest).")] = None,
+    project: Where = HERE, set_: Set = None,
+) -> None:  # fmt: skip
+    """Talk to a policy, to feel the difference. An empty line ends it."""
+    from truing.chat import talk
+
+    with _turn(project, set_, False, False) as turn:
+        talk(turn, policy)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="The project it makes, or goes on with.")] = Path("truing-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 1,
+    set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """The whole loop on the default model with simulated people, in minutes."""
+    from truing.demo import run_demo
+
+    speak_json(json)
+    result(run_demo(folder, seed, set_ or []))
+
+
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(reward_app, name="reward")
+app.add_typer(round_app, name="round")
+
+
+@contextmanager
+def _project(folder: Path, overrides: list[str] | None, json: bool, force: bool = False) -> Iterator["Project"]:
+    from truing.store.project import open_project
+
+    speak_json(json)
+    opened = open_project(folder, overrides or [], force=force)
+    try:
+        yield opened
+    finally:
+        opened.database.close()
+
+
+@contextmanager
+def _turn(folder: Path, overrides: list[str] | None, json: bool, force: bool, seed: int | None = None, *, new: bool = False) -> Iterator["Turn"]:
+    """The newest round of a project, at work."""
+    from truing.rounds import Turn
+
+    with _project(folder, overrides, json, force) as opened:
+        yield Turn(opened, seed=seed, new=new)
+
+
+def _whole_round(turn: "Turn") -> dict[str, Any]:
+    from truing.rounds import report as write
+    from truing.rounds import run_round
+
+    made = run_round(turn)
+    path = write(turn)
+    say(f"the report is at {path}", then="truing round next")
+    return {"round": turn.number, "report": str(path), **{stage: made[stage] for stage in ("dataset", "reward", "policy", "evaluation")}}
+
+
+def _bring(opened: "Project", files: list[str], *, everyday: bool = True) -> dict[str, int]:
+    from truing.prompts import PromptSettings, everyday_prompts, import_prompts
+
+    done = import_prompts(opened, opened.settings(PromptSettings), [*files, *([everyday_prompts()] if everyday else [])])
+    for row in done.refused[:10]:
+        complain(str(row))
+    return {"added": done.added, "duplicates": done.duplicates, "refused": len(done.refused) + done.more_refused, "held_out": done.held_out}
+
+
+def _between(number: dict[str, Any]) -> str:
+    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
+
+
+def _annotator_row(row: dict[str, Any]) -> list[str]:
+    gold = f"{row['gold_right']}/{row['gold_n']}"
+    return [row["name"], str(row["n"]), f"{row['trust']:.2f}", _share(row["agreement"]), gold, _share(row["side_bias"]), _share(row["tie_rate"]), _share(row["median_active_s"], 1)]
+
+
+def _share(value: Any, digits: int = 2) -> str:
+    number = value.get("value") if isinstance(value, dict) else value
+    return "-" if number is None else f"{number:.{digits}f}"
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items() if isinstance(value, (int, float, str)))

@@ -1,0 +1,93 @@
+"""`truing demo`: one round of the loop on the default model with simulated people, and the truth about how it went."""
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from truing.config import commented_toml
+from truing.console import say
+from truing.prompts import PromptSettings, everyday_prompts, import_prompts
+from truing.rounds import Turn, honest_accuracy, report, run_round
+from truing.store.project import SETTINGS_FILE, Project, create_project, open_project
+from truing.store.tables import Annotator, AnnotatorKind, Run
+
+
+def run_demo(folder: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Make the demo's project, or go on with it, and run its first round.
+
+    Returns:
+        what `truing demo --json` prints.
+    """
+    if not (folder / SETTINGS_FILE).exists():
+        create_project(folder, settings=commented_toml().replace('# feedback = "people"', 'feedback = "simulated"'))
+    project = open_project(folder, overrides)
+    import_prompts(project, project.settings(PromptSettings), [everyday_prompts()])
+    turn = Turn(project, seed=seed)
+    run_round(turn)
+    page = report(turn)
+    summary = {**_summary(turn), "report": str(page)}
+    _tell(summary, page, folder)
+    project.database.close()
+    return summary
+
+
+def _summary(turn: Turn) -> dict[str, Any]:
+    from truing.artifacts import load_artifact
+
+    project = turn.project
+    evaluation = load_artifact(project.artifacts, turn.made["evaluation"])
+    facts = evaluation.facts
+    accuracy = honest_accuracy(turn)
+    annotators = turn.made["quality"]["annotators"]
+    by_trust = sorted(annotators, key=lambda row: (row["trust"], row["name"]))
+    return {
+        "seconds": round(_seconds(project), 1),
+        "peak_gb": round(peak_gb(), 2),
+        "reward_accuracy": round(accuracy.value, 4),
+        "reward_accuracy_low": round(accuracy.low, 4),
+        "win_rate": round(facts["win_rate"]["value"], 4),
+        "win_low": round(facts["win_rate"]["low"], 4),
+        "win_high": round(facts["win_rate"]["high"], 4),
+        "n_prompts": facts["win_rate"]["n"],
+        "kl_nats": facts["kl_nats"],
+        "distinct2_ratio": facts["distinct2_ratio"],
+        "logprob_change": facts["logprob_change"],
+        "alpha": round(turn.made["quality"]["alpha"]["value"], 4),
+        "least_trusted": sorted(row["name"] for row in by_trust[:3]),
+        "spoilers": sorted(spoilers(project)),
+        "verdict": facts["verdict"],
+    }
+
+
+def _tell(summary: dict[str, Any], page: Path, folder: Path) -> None:
+    """The verdict in three lines, where the report is, what to try next."""
+    say("")
+    say(str(summary["verdict"]))
+    say(
+        f"tuned answers win {summary['win_rate']:.0%} [{summary['win_low']:.0%}, {summary['win_high']:.0%}] of {summary['n_prompts']} held-out prompts "
+        f"by the simulated people's taste, {summary['kl_nats']:.1f} nats from the base"
+    )
+    say(f"reward model {summary['reward_accuracy']:.0%} right against honest annotators; least trusted: {', '.join(summary['least_trusted'])}")
+    say(f"report: {page}", then=f"cd {folder} && truing chat    (or: truing round next)")
+
+
+def spoilers(project: Project) -> list[str]:
+    """Names of the simulated annotators that were built careless or biased."""
+    with project.database.read() as session:
+        rows = session.scalars(select(Annotator).where(Annotator.kind == AnnotatorKind.SIMULATED).order_by(Annotator.name))
+        return [row.name for row in rows if row.facts.get("vice")]
+
+
+def peak_gb() -> float:
+    """The most memory this process has held, in GB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def _seconds(project: Project) -> float:
+    """Time spent in the stages, interrupted attempts included."""
+    with project.database.read() as session:
+        return float(session.scalar(select(func.sum(Run.seconds))) or 0.0)

@@ -1,0 +1,370 @@
+"""One turn of the loop, told in order. Read `run_round`; then open any room."""
+
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from sqlalchemy import func, select
+from sqlalchemy.orm.attributes import flag_modified
+
+from truing.artifacts import Artifact, load_artifact, write_artifact
+from truing.config import SECTIONS, Settings, section_class
+from truing.errors import UserError
+from truing.feedback.quality import QualitySettings, measure_quality
+from truing.feedback.questions import FeedbackSettings, ask_pairs
+from truing.feedback.simulated import CrowdSettings, annotate_simulated
+from truing.feedback.taste import gold_reward
+from truing.preferences import PreferenceSettings, build_preferences
+from truing.samples import SampleSettings, draw_samples, know_policy, prompts_of, read_under_base
+from truing.store.clock import now
+from truing.store.ids import seed_from
+from truing.store.project import Project, record_artifact
+from truing.store.tables import Judgement, Question, QuestionSample, Round, Sample, Split
+
+if TYPE_CHECKING:
+    from truing.models.trunk import Trunk
+    from truing.reward.score import RewardModel
+
+BASE = "base"
+
+
+class RoundSettings(Settings):
+    """How a round is run."""
+
+    feedback: Literal["people", "simulated"] = Field("people", description="who judges: people, or the simulated crowd of section [crowd]")
+
+
+def run_round(turn: "Turn") -> dict[str, Any]:
+    """One turn of the loop: people's answers in, a better policy and a report out.
+
+    Each line reads its input from the store and writes its output there, so a round that stopped is continued by calling this again, and any
+    stage can be run alone from the command line.
+
+    Returns:
+        what the round made, stage by stage.
+    """
+    check_settings(turn.project)
+    choose_prompts(turn)
+    sample(turn)
+    ask_for_feedback(turn)
+    weigh_feedback(turn)
+    train_reward_model(turn)
+    tune_policy(turn)
+    evaluate(turn)
+    seal(turn)
+    return turn.made
+
+
+class Turn:
+    """A round at work: the project, the round's row, and the model, which is loaded once and only if a stage needs it."""
+
+    def __init__(self, project: Project, number: int | None = None, *, seed: int | None = None, new: bool = False) -> None:
+        self.project = project
+        row = _open_round(project, number, seed, new)
+        self.id, self.number, self.seed = row.id, row.number, row.seed
+        self.made: dict[str, Any] = dict(row.made)
+        self.sealed = row.sealed_at is not None
+        self.parent: Round | None = _parent(project, row)
+
+    @property
+    def parent_policy(self) -> str:
+        """The policy that this round starts from."""
+        return BASE if self.parent is None else str(self.parent.made["policy"])
+
+    @cached_property
+    def trunk(self) -> "Trunk":
+        """The base model."""
+        from truing.models.registry import ModelSettings
+        from truing.models.trunk import open_trunk
+
+        return open_trunk(self.project.settings(ModelSettings))
+
+    def note(self, **made: Any) -> None:
+        """Write down what a stage made."""
+        self.made.update(made)
+        with self.project.database.write() as session:
+            row = session.get_one(Round, self.id)
+            row.made = dict(self.made)
+            flag_modified(row, "made")
+
+    def needs(self, stage: str, command: str) -> Any:
+        """What an earlier stage made.
+
+        Raises:
+            UserError: it has not run.
+        """
+        if stage not in self.made:
+            raise UserError(f"round {self.number} has no {stage} yet", fix=f"run `{command}` first, or the whole round with `truing round run`")
+        return self.made[stage]
+
+    def seed_of(self, stage: str) -> int:
+        """A seed of this round's for one stage."""
+        return seed_from(self.seed, self.number, stage)
+
+
+# The stages, in order ------------------------------------------------------------------------------------------------
+
+
+def choose_prompts(turn: Turn) -> None:
+    """Which prompts this round is about: all there are."""
+    prompts = prompts_of(turn.project)
+    train = [prompt.id for prompt in prompts if prompt.split == Split.TRAIN]
+    if not prompts:
+        raise UserError("this project has no prompts", fix="bring some with `truing prompts import FILE`; `--everyday` takes the ones that come with Truing")
+    turn.note(prompts={"n": len(prompts), "train": len(train), "held_out": len(prompts) - len(train)})
+
+
+def sample(turn: Turn) -> str:
+    """Draw the responses that people will judge, from the policy that the round starts with."""
+    settings = turn.project.settings(SampleSettings)
+    ids = [prompt.id for prompt in prompts_of(turn.project)]
+    with policy_loaded(turn, turn.parent_policy):
+        batch = draw_samples(
+            turn.project, settings, turn.trunk, policy_id=turn.parent_policy, prompt_ids=ids, per_prompt=settings.per_prompt,
+            seed=turn.seed_of("samples"), round_id=turn.id,
+        )  # fmt: skip
+    parent = None if turn.parent_policy == BASE else turn.parent_policy
+    turn.note(samples={"batch": batch, "n": len(ids) * settings.per_prompt}, parent_policy=parent)
+    return batch
+
+
+def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, Any]:
+    """Ask questions about the samples, and have the simulated crowd answer them if the project says so.
+
+    Raises:
+        UserError: people are to answer and haven't yet.
+    """
+    project, feedback = turn.project, turn.project.settings(FeedbackSettings)
+    batch = turn.needs("samples", "truing sample")["batch"]
+    order = None if turn.parent is None else weakest_first(turn, batch)
+    asked = ask_pairs(project, feedback, batch=batch, round_id=turn.id, seed=turn.seed_of("questions"), prompt_order=order)
+    turn.note(questions={"n": asked["n"], "gold": asked["gold"]})
+    if simulated or (simulated is None and project.settings(RoundSettings).feedback == "simulated"):
+        read_under_base(project, turn.trunk, _unread(project, turn.id), temperature=project.settings(SampleSettings).temperature)
+        annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=turn.seed_of("crowd"), feedback=feedback)
+    judged, wanted = _progress(project, turn.id)
+    turn.note(judgements={"n": judged})
+    if judged < wanted:
+        raise UserError(
+            f"round {turn.number} waits for people: {judged} of {wanted} answers are in",
+            fix="collect the rest, then type `truing round run` again; or let simulated people answer with `truing annotate --simulated`",
+        )
+    return turn.made["judgements"]
+
+
+def weigh_feedback(turn: Turn) -> Artifact:
+    """Measure how far the judgements can be trusted, and freeze what they say as a dataset. Judgements of all rounds count."""
+    project = turn.project
+    quality = measure_quality(project, project.settings(QualitySettings), round_ids=None).as_dict()
+    turn.note(quality=quality)
+    dataset = build_preferences(project, project.settings(PreferenceSettings), quality, round_ids=None, seed=turn.seed_of("preferences"))
+    turn.note(dataset=dataset.id)
+    return dataset
+
+
+def train_reward_model(turn: Turn) -> Artifact:
+    """Fit a reward model to the newest dataset."""
+    from truing.reward.train import RewardSettings
+    from truing.reward.train import train_reward_model as fit
+
+    dataset = turn.made.get("dataset") or weigh_feedback(turn).id
+    model = fit(turn.project, turn.project.settings(RewardSettings), dataset, turn.trunk, seed=turn.seed_of("reward"))
+    turn.note(reward=model.id)
+    return model
+
+
+def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
+    """Tune the policy that the round starts with against the round's reward model, on training prompts alone."""
+    from truing.policy.train import train_policy, tune_settings
+
+    project, sampling = turn.project, turn.project.settings(SampleSettings)
+    reward_id = turn.needs("reward", "truing reward train")
+    prompts = {prompt.id: turn.trunk.prompt_ids(prompt.turns) for prompt in prompts_of(project, Split.TRAIN)}
+    policy = train_policy(
+        project, tune_settings(project, algorithm), trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id).score, reward_id=reward_id,
+        parent=turn.parent_policy, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=turn.seed_of("tune"), round_id=turn.id,
+    )  # fmt: skip
+    know_policy(project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
+    turn.note(policy=policy.id)
+    return policy
+
+
+def evaluate(turn: Turn) -> Artifact:
+    """The tuned policy against the base, and against the round's parent: fresh responses to held-out prompts."""
+    from truing.evaluation.winrate import EvaluationSettings, evaluate_policy
+
+    project, sampling = turn.project, turn.project.settings(SampleSettings)
+    tuned = turn.needs("policy", "truing tune")
+    against = [BASE] if turn.parent is None else [BASE, turn.parent_policy]
+    ids = [prompt.id for prompt in prompts_of(project, Split.HELD_OUT)]
+    if not ids:
+        raise UserError("no prompt is held out, so that there is nothing to evaluate on", fix="import more prompts, or raise prompts.held_out_share")
+    batches, kl = {}, {}
+    for policy_id in [tuned, *against]:
+        with policy_loaded(turn, policy_id):
+            batches[policy_id] = draw_samples(
+                project, sampling, turn.trunk, policy_id=policy_id, prompt_ids=ids, per_prompt=1, seed=turn.seed_of("evaluation"), round_id=turn.id
+            )
+        kl |= read_under_base(project, turn.trunk, _of_batch(project, batches[policy_id]), temperature=sampling.temperature)
+    gold = gold_of if project.settings(RoundSettings).feedback == "simulated" else None
+    reward_id = turn.needs("reward", "truing reward train")
+    found = evaluate_policy(
+        project, project.settings(EvaluationSettings), policy_id=tuned, against=against, batches=batches, gold=gold,
+        score=lambda samples: score_samples(turn, reward_id, samples), kl_nats=kl, seed=turn.seed_of("evaluation"), parents=[reward_id],
+        judge="the simulated people's taste" if gold else "the reward model", round_id=turn.id,
+    )  # fmt: skip
+    turn.note(evaluation=found.id)
+    return found
+
+
+def seal(turn: Turn) -> Artifact:
+    """Name all that the round took and made in one artifact, and close it."""
+    project = turn.project
+    parents = [turn.made[stage] for stage in ("dataset", "reward", "policy", "evaluation")]
+    if turn.parent is not None:
+        parents.append(turn.parent.made["round"])
+    settings = {section: dict(project.raw_settings(section)) for section in SECTIONS if project.raw_settings(section)}
+    made = {stage: value for stage, value in turn.made.items() if stage not in ("round", "report")}
+    artifact = write_artifact(project.artifacts, "round", lambda folder: None, parents=parents, settings=settings, seed=turn.seed, facts={"number": turn.number, "made": made})
+    record_artifact(project, artifact.id, artifact.manifest)
+    turn.note(round=artifact.id)
+    with project.database.write() as session:
+        row = session.get_one(Round, turn.id)
+        row.sealed_at = row.sealed_at or now()
+    turn.sealed = True
+    return artifact
+
+
+def report(turn: Turn) -> Path:
+    """Write the round's page."""
+    from truing.evaluation.report import write_report
+
+    return write_report(turn.project, turn.number)
+
+
+# What stages share ---------------------------------------------------------------------------------------------------
+
+
+def policy_loaded(turn: Turn, policy_id: str) -> AbstractContextManager[None]:
+    """The trunk with a policy's adapter under the role "policy"; nothing to do for the base."""
+    if policy_id == BASE:
+        return nullcontext()
+    return _adapter_loaded(turn, policy_id)
+
+
+class _adapter_loaded:  # noqa: N801 (a context manager)
+    def __init__(self, turn: Turn, policy_id: str) -> None:
+        self.turn, self.policy_id = turn, policy_id
+
+    def __enter__(self) -> None:
+        self.turn.trunk.load_adapter("policy", load_artifact(self.turn.project.artifacts, self.policy_id).path / "adapter")
+
+    def __exit__(self, *error: object) -> None:
+        self.turn.trunk.drop_adapter("policy")
+
+
+def reward_model(turn: Turn, reward_id: str) -> "RewardModel":
+    """A reward model on this round's trunk."""
+    from truing.reward.score import load_reward_model
+
+    return load_reward_model(turn.project, reward_id, turn.trunk)
+
+
+def score_samples(turn: Turn, reward_id: str, samples: Sequence[Sample]) -> list[float]:
+    """Normalised scores of stored samples."""
+    from truing.samples import token_ids
+
+    turns = {prompt.id: prompt.turns for prompt in prompts_of(turn.project)}
+    prompts = [turn.trunk.prompt_ids(turns[sample.prompt_id]) for sample in samples]
+    return list(reward_model(turn, reward_id).score(prompts, [token_ids(turn.trunk, sample) for sample in samples]))
+
+
+def gold_of(prompt_text: str, sample: Sample) -> float:
+    """The simulated people's taste for a sample: the gold reward."""
+    assert sample.base_logprob is not None
+    return gold_reward(prompt_text, sample.text, finished=sample.finished, base_logprob=sample.base_logprob)
+
+
+def weakest_first(turn: Turn, batch: str) -> list[str]:
+    """Prompt ids, those first whose new samples score lowest under the parent's reward model and about which its members disagree most.
+
+    The two orders count alike: a prompt's place is the sum of its places in both.
+    """
+    assert turn.parent is not None
+    from truing.samples import token_ids
+
+    with turn.project.database.read() as session:
+        samples = list(session.scalars(select(Sample).where(Sample.batch == batch).order_by(Sample.prompt_id, Sample.position)))
+    turns = {prompt.id: prompt.turns for prompt in prompts_of(turn.project)}
+    prompts = [turn.trunk.prompt_ids(turns[sample.prompt_id]) for sample in samples]
+    means, spreads = reward_model(turn, turn.parent.made["reward"]).score_with_std(prompts, [token_ids(turn.trunk, sample) for sample in samples])
+    worst: dict[str, float] = {}
+    unsure: dict[str, float] = {}
+    for one, mean, spread in zip(samples, means, spreads, strict=True):
+        worst[one.prompt_id] = min(mean, worst.get(one.prompt_id, mean))
+        unsure[one.prompt_id] = max(spread, unsure.get(one.prompt_id, spread))
+    by_score = {prompt: place for place, prompt in enumerate(sorted(worst, key=lambda prompt: (worst[prompt], prompt)))}
+    by_spread = {prompt: place for place, prompt in enumerate(sorted(unsure, key=lambda prompt: (-unsure[prompt], prompt)))}
+    return sorted(worst, key=lambda prompt: (by_score[prompt] + by_spread[prompt], prompt))
+
+
+def check_settings(project: Project) -> None:
+    """Read every section once, so that a slip in the last stage's settings is told before the first stage runs."""
+    from truing.policy.train import tune_settings
+
+    for section in SECTIONS:
+        if section == "tune":
+            tune_settings(project)
+        else:
+            project.settings(section_class(section))
+
+
+def _open_round(project: Project, number: int | None, seed: int | None, new: bool) -> Round:
+    """The round asked for; without a number the newest, or a new one if there is none, or if `new` and the newest is sealed."""
+    with project.database.write() as session:
+        newest = session.scalars(select(Round).order_by(Round.number.desc()).limit(1)).first()
+        if number is not None:
+            found = session.scalars(select(Round).where(Round.number == number)).first()
+            if found is None:
+                raise UserError(f"there is no round {number}", fix="`truing round status` lists the rounds")
+            return found
+        if newest is not None and not (new and newest.sealed_at is not None):
+            return newest
+        row = Round(
+            number=1 if newest is None else newest.number + 1, parent_id=None if newest is None else newest.id,
+            seed=seed if seed is not None else (1 if newest is None else newest.seed), made={}, created_at=now(), sealed_at=None,
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+        return row
+
+
+def _parent(project: Project, row: Round) -> Round | None:
+    if row.parent_id is None:
+        return None
+    with project.database.read() as session:
+        return session.get_one(Round, row.parent_id)
+
+
+def _of_batch(project: Project, batch: str) -> list[str]:
+    with project.database.read() as session:
+        return list(session.scalars(select(Sample.id).where(Sample.batch == batch).order_by(Sample.id)))
+
+
+def _unread(project: Project, round_id: int) -> list[str]:
+    """The round's samples whose likelihood under the base isn't known yet."""
+    with project.database.read() as session:
+        query = select(Sample.id).join(QuestionSample).join(Question).where(Question.round_id == round_id, Sample.base_logprob.is_(None))
+        return sorted(set(session.scalars(query)))
+
+
+def _progress(project: Project, round_id: int) -> tuple[int, int]:
+    """How many judgements a round has, and how many it asked for."""
+    with project.database.read() as session:
+        judged = session.scalar(select(func.count(Judgement.id)).join(Question).where(Question.round_id == round_id, Judgement.supersedes.is_(None)))
+        wanted = session.scalar(select(func.sum(Question.overlap)).where(Question.round_id == round_id))
+    return int(judged or 0), int(wanted or 0)

@@ -1,0 +1,66 @@
+"""Figures draw what they are given, in words too, and survive the odd cases."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from truing.evaluation.charts import Line, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 6, [0, 2, 4, 6]),
+        (0.26, 1.3, [0, 0.5, 1, 1.5]),
+        (-0.5, 0.5, [-0.5, 0, 0.5]),
+        (3, 3, [1, 2, 3, 4, 5]),  # no span: one is made around the value
+        (0, 0, [-0.5, 0, 0.5]),
+    ],
+)
+def test_nice_ticks(low: float, high: float, expected: list[float]) -> None:
+    assert nice_ticks(low, high) == pytest.approx(expected)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_ticks_enclose_and_are_few(low: float, span: float) -> None:
+    ticks = nice_ticks(low, low + span)
+    slack = (ticks[1] - ticks[0]) * 1e-6
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= low + span - slack
+    assert 2 <= len(ticks) <= 7
+
+
+def test_a_line_runs_from_corner_to_corner() -> None:
+    svg = line_chart([Line("score", [(1, 0.0), (3, 4.0)])], label="Score")
+    assert 'd="M0,160 L1000,0"' in svg  # lowest tick to highest, first update to last
+    assert "score from 0 at update 1 to 4 at update 3" in svg
+
+
+def test_one_point_and_flat_lines_are_drawn() -> None:
+    assert 'd="M500,' in line_chart([Line("score", [(1, 2.0)])], label="Score")
+    assert "nan" not in line_chart([Line("score", [(1, 2.0), (2, 2.0)])], label="Score", from_zero=True)
+
+
+def test_a_histogram_has_a_bar_for_each_bin() -> None:
+    svg = histogram([-1, 0, 1, 2], [1, 3, 0], label="Scores")
+    assert svg.count("<rect") == 3
+    assert "−1 to 0: 1" in svg
+    assert "4 in all" in svg
+
+
+def test_reliability_says_its_counts() -> None:
+    svg = reliability_chart([(0.2, 0.25, 40), (0.8, 0.75, 10)], label="Reliability")
+    assert svg.count("<circle") == 2
+    assert "20% predicted, 25% observed, n = 40" in svg
+
+
+def test_an_interval_bar_stays_on_its_line() -> None:
+    svg = interval_bar(0.5, -0.2, 1.4, label="x")
+    assert all(0 <= float(place) <= 100 for place in re.findall(r'"([-\d.]+)%"', svg))
+    assert 'class="span"' not in interval_bar(0.5, None, None, label="x")
+
+
+def test_labels_are_escaped() -> None:
+    assert "<b>" not in interval_bar(0.5, 0.4, 0.6, label='"><b>')
