@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,9 +31,9 @@ def fill(folder: Path) -> None:
     (folder / "inner" / "weights").write_bytes(b"\x00\x01")
 
 
-def make(folder: Path, filler: Callable[[Path], None] = fill, **changes: object) -> Artifact:
-    given: dict[str, object] = {"parents": ["b-2", "a-1"], "settings": {"lr": 0.1}, "seed": 3, "facts": {"n": 2}} | changes
-    return write_artifact(folder, "dataset", filler, **given)  # type: ignore[arg-type]
+def make(folder: Path, filler: Callable[[Path], None] = fill, **changes: Any) -> Artifact:
+    given: dict[str, Any] = {"parents": ["b-2", "a-1"], "settings": {"lr": 0.1}, "seed": 3, "facts": {"n": 2}} | changes
+    return write_artifact(folder, "dataset", filler, **given)
 
 
 def test_the_id_is_the_hash_of_the_manifest_and_golden(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_the_same_content_is_the_same_artifact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"parents": ["a-1"]}, {"settings": {"lr": 0.2}}, {"facts": {"n": 3}}])
-def test_other_origins_are_another_artifact(tmp_path: Path, change: dict[str, object]) -> None:
+def test_other_origins_are_another_artifact(tmp_path: Path, change: dict[str, Any]) -> None:
     assert make(tmp_path).id != make(tmp_path, **change).id
 
 
@@ -102,6 +103,7 @@ def test_a_kill_before_the_rename_leaves_nothing_to_see(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 import truing.artifacts
 os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
 truing.artifacts.write_artifact(Path(sys.argv[1]), "dataset", lambda folder: (folder / "a").write_text("x"))
@@ -153,9 +155,12 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    def filling(place: Path) -> None:
+        (place / "big").write_bytes(b"x" * (2 << 20))
+
     with small_disk(tmp_path / "disk") as folder:
         with pytest.raises(UserError, match="disk is full"):
-            make(folder, lambda place: (place / "big").write_bytes(b"x" * (2 << 20)) and None)
+            make(folder, filling)
         assert list(folder.iterdir()) == []
         assert make(folder).id in artifact_ids(folder)  # and there is room again
 

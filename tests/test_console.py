@@ -19,7 +19,7 @@ def _for_a_person() -> Iterator[None]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds, in a list so that a test can change it."""
     moment = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr("truing.console.time.monotonic", lambda: moment[0])
     return moment
 
 
@@ -69,7 +69,7 @@ def test_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_terminal_a_line_comes_every_ten_seconds_and_at_the_end(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    seen = []
+    seen: list[int] = []
     for item in console.track(range(6), "ppo", 6, stats=lambda: f"reward {len(seen)}"):
         seen.append(item)
         clock[0] += 4.0

@@ -221,7 +221,7 @@ def evaluate(project: Where = HERE, set_: Set = None, force: Force = False, json
 
     with _turn(project, set_, json, force) as turn:
         found = compare(turn)
-        say(str(found.facts["verdict"]), then="truing report")
+        say(str(found.facts["sentence"]), then="truing report")
         result({"evaluation": found.id, **found.facts})
 
 

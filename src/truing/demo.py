@@ -49,29 +49,33 @@ def _summary(turn: Turn) -> dict[str, Any]:
         "reward_accuracy": round(accuracy.value, 4),
         "reward_accuracy_low": round(accuracy.low, 4),
         "win_rate": round(facts["win_rate"]["value"], 4),
-        "win_low": round(facts["win_rate"]["low"], 4),
-        "win_high": round(facts["win_rate"]["high"], 4),
+        "win_low": _known(facts["win_rate"]["low"]),
+        "win_high": _known(facts["win_rate"]["high"]),
         "n_prompts": facts["win_rate"]["n"],
-        "kl_nats": facts["kl_nats"],
-        "distinct2_ratio": facts["distinct2_ratio"],
-        "logprob_change": facts["logprob_change"],
+        "kl_nats": _known(facts["kl_nats"]["value"]),
+        "distinct2_ratio": _known(facts["distinct2_ratio"]["value"]),
+        "logprob_gap": _known(facts["logprob_gap"]["value"]),
         "alpha": round(turn.made["quality"]["alpha"]["value"], 4),
         "least_trusted": sorted(row["name"] for row in by_trust[:3]),
         "spoilers": sorted(spoilers(project)),
         "verdict": facts["verdict"],
+        "sentence": facts["sentence"],
+        "warnings": facts["warnings"],
     }
 
 
 def _tell(summary: dict[str, Any], page: Path, folder: Path) -> None:
     """The verdict in three lines, where the report is, what to try next."""
     say("")
-    say(str(summary["verdict"]))
-    say(
-        f"tuned answers win {summary['win_rate']:.0%} [{summary['win_low']:.0%}, {summary['win_high']:.0%}] of {summary['n_prompts']} held-out prompts "
-        f"by the simulated people's taste, {summary['kl_nats']:.1f} nats from the base"
-    )
-    say(f"reward model {summary['reward_accuracy']:.0%} right against honest annotators; least trusted: {', '.join(summary['least_trusted'])}")
+    say(str(summary["sentence"]))
+    warned = f"; warnings: {', '.join(summary['warnings'])}" if summary["warnings"] else ""
+    say(f"the tuned policy is {summary['kl_nats']:.1f} nats an answer from the base, with {summary['distinct2_ratio']:.0%} of its variety{warned}")
+    say(f"the reward model is right in {summary['reward_accuracy']:.0%} of honest judgements it never saw; least trusted: {', '.join(summary['least_trusted'])}")
     say(f"report: {page}", then=f"cd {folder} && truing chat    (or: truing round next)")
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def spoilers(project: Project) -> list[str]:

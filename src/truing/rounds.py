@@ -1,7 +1,6 @@
 """One turn of the loop, told in order. Read `run_round`; then open any room."""
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +19,11 @@ from truing.feedback.simulated import CrowdSettings, annotate_simulated
 from truing.feedback.taste import gold_reward
 from truing.preferences import PreferenceSettings, build_preferences
 from truing.samples import SampleSettings, draw_samples, know_policy, prompts_of, read_under_base
+from truing.stats import Interval
 from truing.store.clock import now
 from truing.store.ids import seed_from
 from truing.store.project import Project, record_artifact
-from truing.store.tables import Judgement, Question, QuestionSample, Round, Sample, Split
+from truing.store.tables import Annotator, AnnotatorKind, Judgement, Question, QuestionSample, Round, Sample, Split
 
 if TYPE_CHECKING:
     from truing.models.trunk import Trunk
@@ -145,7 +145,7 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
     turn.note(questions={"n": asked["n"], "gold": asked["gold"]})
     if simulated or (simulated is None and project.settings(RoundSettings).feedback == "simulated"):
         read_under_base(project, turn.trunk, _unread(project, turn.id), temperature=project.settings(SampleSettings).temperature)
-        annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=turn.seed_of("crowd"), feedback=feedback)
+        annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=seed_from(turn.seed, "crowd"), feedback=feedback)
     judged, wanted = _progress(project, turn.id)
     turn.note(judgements={"n": judged})
     if judged < wanted:
@@ -310,6 +310,17 @@ def weakest_first(turn: Turn, batch: str) -> list[str]:
     by_score = {prompt: place for place, prompt in enumerate(sorted(worst, key=lambda prompt: (worst[prompt], prompt)))}
     by_spread = {prompt: place for place, prompt in enumerate(sorted(unsure, key=lambda prompt: (-unsure[prompt], prompt)))}
     return sorted(worst, key=lambda prompt: (by_score[prompt] + by_spread[prompt], prompt))
+
+
+def honest_accuracy(turn: Turn) -> Interval:
+    """How often the round's reward model agrees with single held-out judgements of the simulated annotators that were built without a vice."""
+    from truing.reward.card import held_out_scores, judged_accuracy
+
+    rows, scores = held_out_scores(turn.project, turn.made["reward"])
+    with turn.project.database.read() as session:
+        crowd = session.scalars(select(Annotator).where(Annotator.kind == AnnotatorKind.SIMULATED))
+        honest = {annotator.id for annotator in crowd if not annotator.facts.get("vice")}
+    return judged_accuracy(rows, scores, honest, seed=turn.seed_of("honest"))
 
 
 def check_settings(project: Project) -> None:

@@ -99,18 +99,18 @@ TEXTS = (  # topic, prompt, how the base model answers, how a tuned one does
 )  # fmt: skip
 ENDINGS = ("", " Keep it short.", " Be kind.", " One or two sentences, please.", " I'd be grateful.")
 
-CROWD = (  # name, trust, agreement, checks right, side bias, ties, seconds, built as
-    ("Amara", 0.93, 0.84, 12, 0.01, 0.08, 9.4, None),
-    ("Bruno", 0.91, 0.82, 12, -0.02, 0.06, 11.2, None),
-    ("Chiyo", 0.90, 0.83, 11, 0.00, 0.11, 8.1, None),
-    ("Dalia", 0.88, 0.80, 12, 0.03, 0.09, 10.3, None),
-    ("Edvin", 0.86, 0.79, 11, -0.01, 0.05, 12.8, None),
-    ("Farah", 0.85, 0.80, 11, 0.02, 0.12, 9.9, None),
-    ("Goran", 0.81, 0.77, 10, -0.04, 0.07, 7.6, None),
-    ("Hina", 0.38, 0.61, 7, 0.06, 0.61, 6.2, "tie-happy: calls two in three pairs equal"),
-    ("Ivo", 0.17, 0.54, 6, 0.44, 0.02, 3.1, "always left"),
-    ("Juno", 0.09, 0.49, 5, -0.03, 0.13, 2.4, "careless: clicks at random, fast"),
-)
+CROWD = (  # name, trust, agreement, checks right, share of the left, ties, seconds, vice
+    ("Amara", 0.83, 0.84, 12, 0.51, 0.08, 9.4, None),
+    ("Bruno", 0.81, 0.82, 12, 0.47, 0.06, 11.2, None),
+    ("Chiyo", 0.80, 0.83, 11, 0.50, 0.11, 8.1, None),
+    ("Dalia", 0.78, 0.80, 12, 0.54, 0.09, 10.3, None),
+    ("Edvin", 0.76, 0.79, 11, 0.48, 0.05, 12.8, None),
+    ("Farah", 0.75, 0.80, 11, 0.52, 0.12, 9.9, None),
+    ("Goran", 0.71, 0.77, 10, 0.45, 0.07, 7.6, None),
+    ("Hina", 0.16, 0.58, 2, 0.55, 0.81, 6.2, "ties"),
+    ("Ivo", 0.07, 0.54, 6, 0.97, 0.02, 3.1, "left"),
+    ("Juno", 0.02, 0.49, 5, 0.46, 0.13, 2.4, "random"),
+)  # fmt: skip
 
 
 def make_round(project: Project, *, number: int = 1, prompts: int = 80, lift: float = 0.62, hostile: str = "", resamples: int = 300) -> Round:
@@ -203,12 +203,12 @@ def _kl(project: Project, policy_id: str, number: int) -> dict[str, float]:
 def _add_annotators(project: Project, hostile: str) -> list[Annotator]:
     found = []
     with project.database.write() as session:
-        for name, *_, built in CROWD:
+        for name, *_, vice in CROWD:
             full = name + hostile
             annotator_id = content_id("annotator", full, 1)
             annotator = session.get(Annotator, annotator_id)
             if annotator is None:
-                facts = {"built_as": built} if built else {}
+                facts = {"vice": vice, "seed": 1}
                 annotator = Annotator(
                     id=annotator_id, name=full, kind="simulated", role="annotator", password_hash=None, active=True, facts=facts, created_at=START
                 )
@@ -220,13 +220,19 @@ def _add_annotators(project: Project, hostile: str) -> list[Annotator]:
 def _dataset(project: Project, annotators: Sequence[Annotator], number: int, hostile: str) -> Artifact:
     rows = [
         {
-            "id": annotator.id, "name": annotator.name, "kind": "simulated", "n": 45, "trust": trust, "trust_low": max(trust - 0.09, 0.01),
-            "trust_high": min(trust + 0.06, 0.99), "agreement": agreement, "gold_right": right, "gold_n": 12, "side_bias": side,
-            "tie_rate": ties, "median_active_s": pace,
+            "id": annotator.id, "name": annotator.name, "kind": "simulated", "n": 45, "trust": trust, "trust_low": max(trust - 0.16, 0.02),
+            "trust_high": min(trust + 0.11, 0.99), "agreement": agreement, "agreement_low": agreement - 0.12, "agreement_high": agreement + 0.09,
+            "agreement_n": 33, "gold_right": right, "gold_n": 12, "side_bias": left, "side_bias_low": max(left - 0.14, 0),
+            "side_bias_high": min(left + 0.14, 1), "tie_rate": ties, "median_active_s": pace, "median_reading_s": 11.0,
         }
-        for annotator, (_, trust, agreement, right, side, ties, pace, _) in zip(annotators, CROWD, strict=True)
+        for annotator, (_, trust, agreement, right, left, ties, pace, _) in zip(annotators, CROWD, strict=True)
     ]  # fmt: skip
-    quality = {"alpha": {"value": 0.412 + 0.02 * number, "low": 0.351, "high": 0.473, "n": 150}, "annotators": rows}
+    quality = {
+        "alpha": {"value": 0.412 + 0.02 * number, "low": 0.351, "high": 0.473, "n": 150},
+        "alpha_trusted": {"value": 0.551, "low": 0.478, "high": 0.622, "n": 141},
+        "annotators": rows[::-1],
+        "notes": [],
+    }
     pairs = [{"question_id": content_id("q", number, row), "target": 0.75, "weight": 1.0} for row in range(148)]
 
     def fill(folder: Path) -> None:
@@ -243,18 +249,24 @@ def _reward(project: Project, dataset: Artifact, number: int) -> Artifact:
         {"epoch": epoch, "train_loss": 0.693 - 0.26 * (1 - 0.62**epoch), "validation_loss": 0.693 - 0.17 * (1 - 0.55**epoch) + 0.0035 * epoch}
         for epoch in range(13)
     ]
+    path = [
+        {"l2": l2, "log_loss": loss, "accuracy": 0.74}
+        for l2, loss in zip((10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003), (0.62, 0.57, 0.533, 0.514, 0.518, 0.545, 0.6, 0.67), strict=True)
+    ]
     card = {
         "reliability": [{"predicted": predicted, "observed": observed, "n": n} for predicted, observed, n in reliability],
         "histogram": {"edges": edges, "counts": [1, 4, 11, 24, 41, 52, 49, 37, 22, 10, 4, 1]},
-        "training": training,
+        "training": training if number > 1 else path,
+        "ceiling": {"value": 0.79, "low": 0.75, "high": 0.83, "n": 402},
     }
 
     def fill(folder: Path) -> None:
         (folder / "card.json").write_text(json.dumps(card))
 
     facts = {
-        "accuracy": {"value": 0.764, "low": 0.708, "high": 0.815, "n": 250}, "ece": 0.034, "log_loss": 0.512, "mean": 0.02, "std": 1.3,
-        "head": "mlp", "layer": 21,
+        "accuracy": {"value": 0.764, "low": 0.708, "high": 0.815, "n": 250}, "ece": 0.034, "log_loss": 0.512,
+        "n_held_out": 262, "n_train": 1180, "mean": 0.02, "std": 1.3,
+        "head": "mlp" if number > 1 else "linear", "layer": 21, "l2": 0.3,
     }  # fmt: skip
     settings = {"head": "mlp", "lr": 1e-3, "epochs": 12, "weight_decay": 0.01}
     return _keep(project, write_artifact(project.artifacts, "reward", fill, parents=[dataset.id], settings=settings, seed=number, facts=facts))

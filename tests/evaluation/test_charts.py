@@ -43,6 +43,12 @@ def test_one_point_and_flat_lines_are_drawn() -> None:
     assert "nan" not in line_chart([Line("score", [(1, 2.0), (2, 2.0)])], label="Score", from_zero=True)
 
 
+def test_a_strength_is_drawn_in_powers_of_ten() -> None:
+    svg = line_chart([Line("loss", [(0.01, 3.0), (0.1, 1.0), (10, 2.0)], marked=1)], label="Loss", x_name="L2", log_x=True)
+    assert 'd="M0,0 L333.33,160 L1000,80"' in svg
+    assert 'cx="33.33%"' in svg
+
+
 def test_a_histogram_has_a_bar_for_each_bin() -> None:
     svg = histogram([-1, 0, 1, 2], [1, 3, 0], label="Scores")
     assert svg.count("<rect") == 3
@@ -53,7 +59,7 @@ def test_a_histogram_has_a_bar_for_each_bin() -> None:
 def test_reliability_says_its_counts() -> None:
     svg = reliability_chart([(0.2, 0.25, 40), (0.8, 0.75, 10)], label="Reliability")
     assert svg.count("<circle") == 2
-    assert "20% predicted, 25% observed, n = 40" in svg
+    assert "20\u202f% predicted, 25\u202f% observed, n = 40" in svg
 
 
 def test_an_interval_bar_stays_on_its_line() -> None:

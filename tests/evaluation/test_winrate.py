@@ -40,7 +40,7 @@ def fill(project: Project, texts: Texts, *, split: str = "held-out", **facts: An
                 session.add_all(_sample(prompt_id, policy, place, text, facts) for place, text in enumerate(responses))
 
 
-def _sample(prompt_id: str, policy: str, place: int, text: str, facts: Mapping[str, Any]) -> Sample:
+def _sample(prompt_id: str, policy: str, place: int, text: str, facts: dict[str, Any]) -> Sample:
     values: dict[str, Any] = {"token_ids": [1, 2, 3], "finished": True, "base_logprob": -1.5 if policy == "base" else -1.75} | facts
     batch = BATCHES[policy]
     return Sample(

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
-from stored import NOON, add_question, judgement, prompt
+from stored import NOON, add_question, judgement, new_database, prompt
 from truing.errors import UserError
 from truing.store.database import Database, hold, sqlite_url
 from truing.store.tables import Judgement, Prompt, Question, Round
@@ -35,14 +35,20 @@ def test_a_write_is_kept_and_a_read_keeps_nothing(database: Database) -> None:
 
 
 def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as session:
+    def write(session: Session) -> None:
         session.add(prompt("one"))
         session.flush()
         raise ZeroDivisionError
-    with pytest.raises(IntegrityError), database.write() as session:
+
+    def write_twice(session: Session) -> None:
         session.add(prompt("two"))
         session.flush()
-        session.add(prompt("two"))
+        session.add(prompt("two", source="another"))
+
+    with pytest.raises(ZeroDivisionError), database.write() as session:
+        write(session)
+    with pytest.raises(IntegrityError), database.write() as session:
+        write_twice(session)
     with database.read() as session:
         assert numbered(session) == []
 
@@ -111,7 +117,6 @@ def test_a_judgement_is_never_changed_or_deleted(database: Database, change: Cal
         session.add(judgement(add_question(session), "j1"))
     with pytest.raises(DBAPIError, match="never changed or deleted"), database.write() as session:
         change(session)
-        session.flush()
     with database.read() as session:
         assert session.get_one(Judgement, "j1").answer == {"strength": 2}
 
@@ -234,6 +239,13 @@ def test_a_server_that_is_away_is_said_in_words_without_the_password() -> None:
         Database("postgresql://ann:secret@127.0.0.1:1/truing")
     assert "secret" not in str(caught.value)
     assert "TRUING_DATABASE" in caught.value.fix
+
+
+def test_the_url_that_may_be_shown_has_no_password(tmp_path: Path) -> None:
+    database = Database(new_database("postgresql", tmp_path).replace("postgres:@", "postgres:secret@"))  # the test's server asks for none
+    database.close()
+    assert "secret" not in database.url
+    assert "postgres" in database.url
 
 
 def test_a_wrong_url_is_said_in_words() -> None:

@@ -134,7 +134,7 @@ def test_bad_csv_rows(write: Callable[[str, bytes], Path]) -> None:
     content = b'prompt,topic\none\ntwo,x,y\n"th"ree,x\nfo\x00ur,x\nf\xefve,x\nsix,x\n'
     rows = list(csv_rows(write("a.csv", content)))
     assert [row.line for row in rows] == [2, 3, 4, 5, 6, 7]
-    assert bad(iter(rows[:5])) and isinstance(rows[5], Row)
+    assert isinstance(rows[5], Row)
     reasons = [reason for _, reason in bad(iter(rows))]
     assert ["1 cells" in reasons[0], "3 cells" in reasons[1], "not valid CSV" in reasons[2], "NUL" in reasons[3], "not Unicode" in reasons[4]] == [True] * 5
 

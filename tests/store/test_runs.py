@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from truing.store import runs
 from truing.store.project import Project
-from truing.store.runs import stage_run
+from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Run, RunState
 
 INPUTS = {"dataset": "dataset-1", "seed": 1}
@@ -65,7 +64,7 @@ def test_force_takes_up_an_interrupted_run_rather_than_starting_another(project:
 
 def test_an_interrupted_run_is_taken_up_again_with_its_time(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))  # every look at the clock is ten seconds after the last
-    monkeypatch.setattr(runs.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("truing.store.runs.time.monotonic", lambda: float(next(clock)))
     with pytest.raises(KeyboardInterrupt), stage_run(project, "reward", INPUTS):
         raise KeyboardInterrupt
     (row,) = rows(project)
@@ -99,12 +98,12 @@ def test_a_failure_is_written_down_and_goes_on_up(project: Project) -> None:
 
 def test_the_first_error_is_the_one_to_show(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the store is what failed, noting the failure fails as well."""
-    with pytest.raises(ZeroDivisionError) as caught, stage_run(project, "reward", INPUTS) as run:
 
-        def broken(**changes: Any) -> None:
-            raise OperationalError("UPDATE run", {}, Exception("gone"))
+    def broken(run: StageRun, **changes: Any) -> None:
+        raise OperationalError("UPDATE run", {}, Exception("gone"))
 
-        monkeypatch.setattr(run, "_update", broken)
+    monkeypatch.setattr(StageRun, "_update", broken)
+    with pytest.raises(ZeroDivisionError) as caught, stage_run(project, "reward", INPUTS):
         raise ZeroDivisionError
     assert "could not note it" in caught.value.__notes__[0]
 
@@ -112,7 +111,7 @@ def test_the_first_error_is_the_one_to_show(project: Project, monkeypatch: pytes
 def test_progress_is_written_at_most_every_two_seconds(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with stage_run(project, "reward", INPUTS) as run:
         moment = 100.0
-        monkeypatch.setattr(runs.time, "monotonic", lambda: moment)
+        monkeypatch.setattr("truing.store.runs.time.monotonic", lambda: moment)
         run.progress(step=1)
         run.progress(step=2)
         assert rows(project)[0].progress == {"step": 1}

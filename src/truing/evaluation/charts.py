@@ -18,33 +18,37 @@ Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """A curve: its name, its points in order of x, and whether it is the one to look at."""
+    """A curve: its name, its points in order of x, whether it is the one to look at, and which of its points to mark."""
 
     name: str
     points: Sequence[Point]
     main: bool = True
+    marked: int = -1
 
 
-def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", from_zero: bool = False) -> Markup:
-    """Curves over a count such as updates or epochs.
+def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", from_zero: bool = False, log_x: bool = False) -> Markup:
+    """Curves over a count such as updates or epochs, or over the logarithm of a strength.
 
     Args:
         lines:     at least one with a point; values finite.
         label:     what it shows, for who can't see it.
         x_name:    the unit of x.
         from_zero: whether the y axis starts at 0, for quantities where 0 means none.
+        log_x:     whether x, then above 0, is drawn in powers of ten.
     """
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
-    left, right = min(xs), max(xs)
+    across = math.log10 if log_x else float
+    left, right = across(min(xs)), across(max(xs))
     ticks = nice_ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
     x_at, y_at = _scale(left, right, 100), _scale(ticks[-1], ticks[0], PLOT)
-    parts = [*_grid(ticks, y_at), *_x_ticks(_whole_ticks(left, right), x_at, x_name)]
+    marks = [(left, min(xs)), (right, max(xs))] if log_x else [(tick, tick) for tick in _whole_ticks(left, right)]
+    parts = [*_grid(ticks, y_at), *_x_ticks(marks, x_at, x_name)]
     for line in sorted(lines, key=lambda line: line.main):  # the one to look at lies on top
-        parts.append(_curve([(x_at(x) * GRID / 100, y_at(y)) for x, y in line.points], "main" if line.main else "quiet"))
+        parts.append(_curve([(x_at(across(x)) * GRID / 100, y_at(y)) for x, y in line.points], "main" if line.main else "quiet"))
         if line.main:
-            x, y = line.points[-1]
-            parts.append(_dot(x_at(x), y_at(y), 4, "main", f"{line.name} {_plain(y)} at {x_name} {_plain(x)}"))
+            x, y = line.points[line.marked]
+            parts.append(_dot(x_at(across(x)), y_at(y), 4, "main", f"{line.name} {_plain(y)} at {x_name} {_plain(x)}"))
     return _figure(parts, label + ": " + "; ".join(_in_words(line, x_name) for line in lines if line.points))
 
 
@@ -56,10 +60,10 @@ def reliability_chart(rows: Sequence[tuple[float, float, int]], *, label: str) -
     """
     ticks = [0.0, 0.5, 1.0]
     x_at, y_at = _scale(0, 1, 100), _scale(1, 0, PLOT)
-    parts = [*_grid(ticks, y_at, percent=True), *_x_ticks(ticks, x_at, "", percent=True)]
+    parts = [*_grid(ticks, y_at, percent=True), *_x_ticks([(tick, tick) for tick in ticks], x_at, "", percent=True)]
     parts.append(_curve([(0, PLOT), (GRID, 0)], "diagonal"))
     largest = max(n for _, _, n in rows)
-    said = [f"{predicted:.0%} predicted, {observed:.0%} observed, n = {n}" for predicted, observed, n in rows]
+    said = [f"{_percent(predicted)} predicted, {_percent(observed)} observed, n = {n}" for predicted, observed, n in rows]
     for (predicted, observed, n), words in zip(rows, said, strict=True):
         parts.append(_dot(x_at(predicted), y_at(observed), 3 + 6 * math.sqrt(n / largest), "soft", words))
     return _figure(parts, f"{label}: {'; '.join(said)}")
@@ -74,7 +78,8 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, label: str) -> M
     """
     ticks = nice_ticks(0, max(counts))
     x_at, y_at = _scale(edges[0], edges[-1], 100), _scale(ticks[-1], ticks[0], PLOT)
-    parts = [*_grid(ticks, y_at), *_x_ticks([tick for tick in nice_ticks(edges[0], edges[-1]) if edges[0] <= tick <= edges[-1]], x_at, "")]
+    below = [(tick, tick) for tick in nice_ticks(edges[0], edges[-1]) if edges[0] <= tick <= edges[-1]]
+    parts = [*_grid(ticks, y_at), *_x_ticks(below, x_at, "")]
     for (low, high), count in zip(pairwise(edges), counts, strict=True):
         x, width, top = x_at(low), x_at(high) - x_at(low), y_at(count)
         title = f"{_plain(low)} to {_plain(high)}: {count}"
@@ -139,19 +144,18 @@ def _held(percent: float) -> float:
 
 def _grid(ticks: Sequence[float], y_at: _Scale, *, percent: bool = False) -> list[Markup]:
     line = Markup('<line class="grid" x1="0" x2="100%" y1="{0}" y2="{0}"/><text x="-8" y="{0}" dy="0.35em" text-anchor="end">{1}</text>')
-    return [line.format(_short(y_at(tick)), f"{tick:.0%}" if percent else _plain(tick)) for tick in ticks]
+    return [line.format(_short(y_at(tick)), _percent(tick) if percent else _plain(tick)) for tick in ticks]
 
 
-def _x_ticks(ticks: Sequence[float], x_at: _Scale, name: str, *, percent: bool = False) -> list[Markup]:
+def _x_ticks(ticks: Sequence[Point], x_at: _Scale, name: str, *, percent: bool = False) -> list[Markup]:
+    """Labels under the plot, each a (place, value); those at the ends stay within it."""
     parts = []
-    for number, tick in enumerate(ticks):
-        last = number == len(ticks) - 1
-        anchor = "start" if number == 0 and len(ticks) > 1 else "end" if last and len(ticks) > 1 else "middle"
-        if 2 < x_at(tick) < 98:
-            anchor = "middle"
-        word = f"{tick:.0%}" if percent else _plain(tick)
+    for number, (place, value) in enumerate(ticks):
+        x = x_at(place)
+        anchor = "start" if x <= 2 else "end" if x >= 98 else "middle"
+        word = _percent(value) if percent else _plain(value)
         text = f"{name} {word}" if number == 0 and name else word
-        parts.append(Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(_short(x_at(tick)), PLOT + 20, anchor, text))
+        parts.append(Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(_short(x), PLOT + 20, anchor, text))
     return parts
 
 
@@ -174,6 +178,10 @@ def _figure(parts: Sequence[Markup], label: str) -> Markup:
 def _in_words(line: Line, x_name: str) -> str:
     (x0, y0), (x1, y1) = line.points[0], line.points[-1]
     return f"{line.name} from {_plain(y0)} at {x_name} {_plain(x0)} to {_plain(y1)} at {x_name} {_plain(x1)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\u202f%"
 
 
 def _plain(value: float) -> str:

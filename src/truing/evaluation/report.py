@@ -71,6 +71,7 @@ def build_view(sources: Sources) -> Json:
         "reward": reward(sources),
         "tuning": tuning(sources),
         "lineage": _lineage(sources),
+        "sealed_as": sources.made.get("round"),
         "settings": _settings(sources),
         "runs": [{"stage": run.stage, "seconds": run.seconds, "state": run.state} for run in sources.runs],
         "versions": sorted({artifact.manifest["truing"] for artifact in sources.artifacts.values()}),
@@ -168,9 +169,8 @@ def _evaluation(sources: Sources) -> Json | None:
         "confidence": document["confidence"],
         "resamples": document["resamples"],
         "judge": document["judge"],
-        "pairs": document["opponents"][0]["side_by_side"],
         "ours": sources.name(document["policy"]),
-        "theirs": sources.name(document["opponents"][0]["policy"]),
+        "contests": [{"theirs": sources.name(row["policy"]), "pairs": row["side_by_side"]} for row in document["opponents"]],
         "file": f"artifacts/{sources.artifacts['evaluation'].id}/pairs.jsonl",
     }
 

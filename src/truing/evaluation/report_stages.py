@@ -15,7 +15,11 @@ CURVES = (  # key of metrics.jsonl, title, unit, whether its axis starts at 0
     ("response/length", "Length", "tokens", True),
     ("objective/entropy", "Entropy", "nats per token", True),
 )
-ANNOTATOR = ("id", "name", "n", "trust", "agreement", "gold_right", "gold_n", "side_bias", "tie_rate", "median_active_s")
+ANNOTATOR = (  # what the table shows of each
+    "id", "name", "n", "trust", "trust_low", "trust_high", "agreement", "agreement_low", "agreement_high", "agreement_n", "gold_right", "gold_n",
+    "side_bias", "side_bias_low", "side_bias_high", "tie_rate", "median_active_s",
+)  # fmt: skip
+VICES = {"random": "clicks anywhere, fast", "left": "always takes the left", "ties": "calls nearly everything a tie"}
 UPDATES_SHOWN = 6  # of the sampled answers
 
 
@@ -39,9 +43,12 @@ def people(sources: Sources) -> Json | None:
         "judgements": (sources.made.get("judgements") or {}).get("n"),
         "questions": sources.made.get("questions"),
         "alpha": measured.get("alpha"),
+        "alpha_trusted": measured.get("alpha_trusted"),
+        "notes": measured.get("notes") or [],
         "pairs": len(sources.rows("dataset", "pairs.jsonl")) if "dataset" in sources.artifacts else None,
         "annotators": [_annotator(sources, row) | {"least": row["id"] in marked} for row in annotators],
         "simulated": any(row.get("kind") == "simulated" for row in annotators),
+        "spoiled": any(_built_as(sources, row["id"]) for row in annotators),
     }
 
 
@@ -54,8 +61,8 @@ def _built_as(sources: Sources, annotator_id: str) -> str | None:
     annotator = sources.annotators.get(annotator_id)
     if annotator is None or annotator.kind != "simulated":
         return None
-    built = annotator.facts.get("built_as")
-    return str(built) if built else None
+    vice = annotator.facts.get("vice")
+    return VICES.get(vice, str(vice)) if vice else None
 
 
 def _trust_bar(row: Mapping[str, Any]) -> Markup | None:
@@ -85,16 +92,24 @@ def reward(sources: Sources) -> Json | None:
         figure = charts.histogram(histogram["edges"], histogram["counts"], label="Scores")
         figures.append({"title": "What scores it gives", "note": f"reference samples, n = {sum(histogram['counts'])}", "svg": figure})
     if training:
-        figures.append({"title": "How it learned", "note": "loss in nats by epoch", "svg": _training_curve(training), "legend": True})
-    return {"facts": facts, "figures": figures}
+        figures.append(_learning(training, facts))
+    counted = facts.get("n_held_out", (facts.get("accuracy") or {}).get("n"))
+    return {"facts": facts, "ceiling": card.get("ceiling"), "figures": figures, "n_held_out": counted}
 
 
-def _training_curve(training: list[Json]) -> Markup:
-    lines = [
-        charts.Line(name, [(row["epoch"], row[key]) for row in training if row.get(key) is not None], main)
-        for key, name, main in (("train_loss", "training", False), ("validation_loss", "validation", True))
-    ]
-    return charts.line_chart([line for line in lines if line.points], label="Loss", x_name="epoch")
+def _learning(training: list[Json], facts: Mapping[str, Any]) -> Json:
+    """How it was fitted: loss by epoch, or, of a fit in one go, cross-validated loss by how strongly it was held back."""
+    counted = f", n = {facts['n_train']:,} pairs" if facts.get("n_train") else ""
+    if "l2" in training[0]:
+        rows = sorted(training, key=lambda row: float(row["l2"]))
+        marked = next((place for place, row in enumerate(rows) if row["l2"] == facts.get("l2")), -1)
+        line = charts.Line("left-out folds", [(row["l2"], row["log_loss"]) for row in rows], marked=marked)
+        svg = charts.line_chart([line], label="Loss", x_name="L2", log_x=True)
+        return {"title": "How far it was held back", "note": f"cross-validated loss by strength of L2; the dot was chosen{counted}", "svg": svg}
+    named = (("train_loss", "training", False), ("validation_loss", "validation", True))
+    lines = [charts.Line(name, [(row["epoch"], row[key]) for row in training if row.get(key) is not None], main) for key, name, main in named]
+    svg = charts.line_chart([line for line in lines if line.points], label="Loss", x_name="epoch")
+    return {"title": "How it learned", "note": f"loss in nats by epoch{counted}", "svg": svg, "legend": True}
 
 
 # ---- tuning ----

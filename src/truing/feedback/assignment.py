@@ -10,18 +10,18 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Select, bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from truing.errors import UserError
 from truing.feedback.questions import check_answer
+from truing.store.database import hold
 from truing.store.ids import uuid7
 from truing.store.judgements import current_judgements as current_judgements
 from truing.store.project import Project
 from truing.store.tables import Annotator, Assignment, Judgement, Question, QuestionSample
 
 RandomBits = Callable[[int], int]
-TURNS_LOCK = 7_265_001  # any number: the name of the lock that makes PostgreSQL's transactions take turns
 
 
 class Claim(NamedTuple):
@@ -87,7 +87,7 @@ def claim_in(
     is asked the same question twice. A question that comes back after its lease keeps the order it was shown in.
 
     Args:
-        session:       a write transaction; one at a time is in here, by SQLite's write lock or a lock of PostgreSQL.
+        session:       a write transaction; claims and answers take turns.
         at:            the present moment.
         random_bits:   gives that many random bits: for the order shown and the id.
         lease_minutes: for how long the question is theirs.
@@ -97,7 +97,7 @@ def claim_in(
     Raises:
         UserError: there is no such annotator, or they are no longer active.
     """
-    _take_turns(session)
+    hold(session, Assignment)
     annotator = session.get(Annotator, annotator_id)
     if annotator is None or not annotator.active:
         raise UserError(f"there is no active annotator {annotator_id}", fix="sign in again, or ask a manager to let you in")
@@ -116,21 +116,16 @@ def claim_in(
         lent.claimed_at, lent.expires_at = at, until
     else:
         lent = Assignment(
-            id=uuid7(at, random_bits), question_id=question, annotator_id=annotator_id, order_shown=_shuffled(n_samples, random_bits), claimed_at=at, expires_at=until
-        )
+            id=uuid7(at, random_bits), question_id=question, annotator_id=annotator_id, order_shown=_shuffled(n_samples, random_bits),
+            claimed_at=at, expires_at=until,
+        )  # fmt: skip
         session.add(lent)
     session.flush()
     return _as_claim(lent)
 
 
-def _take_turns(session: Session) -> None:
-    """On PostgreSQL, wait until no other transaction is lending or taking in; SQLite's write lock does that by itself."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("select pg_advisory_xact_lock(:key)"), {"key": TURNS_LOCK})
-
-
 @cache
-def _held(by_round: bool, by_kind: bool) -> Select[tuple[Assignment]]:
+def _held(by_round: bool, by_kind: bool) -> "Select[Assignment]":
     """The oldest open lease of `annotator` at `at` on a question they haven't answered. Built once: building takes longer than running."""
     query = select(Assignment).join(Question, Question.id == Assignment.question_id)
     mine = (Assignment.annotator_id == bindparam("annotator"), Assignment.expires_at > bindparam("at"))
@@ -138,15 +133,25 @@ def _held(by_round: bool, by_kind: bool) -> Select[tuple[Assignment]]:
     return query.order_by(Assignment.claimed_at, Assignment.id).limit(1)
 
 
-@cache
-def _next(by_round: bool, by_kind: bool) -> Select[tuple[str, int]]:
-    """The first question in order that needs an answer at `at` and that `annotator` hasn't answered; and its number of samples."""
+def still_wanted(session: Session, round_id: int | None) -> int:
+    """How many answers the questions of a round (None: of all) still want; check questions, which nothing waits for, not counted."""
+    answers = _answers().where(Judgement.question_id == Question.id).scalar_subquery()
+    query = select(Question.overlap, answers).where(Question.gold.is_(None))
+    rows = session.execute(query if round_id is None else query.where(Question.round_id == round_id))
+    return sum(max(0, overlap - given) for overlap, given in rows)
+
+
+def _answers() -> "Select[int]":
+    """How many people have answered, a skip or a withdrawn answer not counted."""
     newer = aliased(Judgement)
-    answers = select(func.count(Judgement.annotator_id.distinct())).where(
-        Judgement.question_id == Question.id,
-        Judgement.answer["skip"].as_string().is_(None),
-        ~select(newer.id).where(newer.supersedes == Judgement.id).exists(),
-    )
+    superseded = select(newer.id).where(newer.supersedes == Judgement.id).exists()
+    return select(func.count(Judgement.annotator_id.distinct())).where(Judgement.answer["skip"].as_string().is_(None), ~superseded)
+
+
+@cache
+def _next(by_round: bool, by_kind: bool) -> "Select[str, int]":
+    """The first question in order that needs an answer at `at` and that `annotator` hasn't answered; and its number of samples."""
+    answers = _answers().where(Judgement.question_id == Question.id)
     leases = select(func.count(Assignment.id)).where(
         Assignment.question_id == Question.id,
         Assignment.annotator_id != bindparam("annotator"),
@@ -219,7 +224,7 @@ def submit_in(session: Session, claim_id: str, answer: Mapping[str, Any], work: 
     Raises:
         UserError: no such claim, an answer of the wrong form, or a key that was used for something else.
     """
-    _take_turns(session)
+    hold(session, Assignment)
     lent = session.get(Assignment, claim_id)
     if lent is None:
         raise UserError(f"there is no claim {claim_id}", fix="ask for a question first")
@@ -249,7 +254,7 @@ def supersede(
     """
     work = Work(started_at, at, active_ms, idempotency_key, guideline_version)
     with project.database.write() as session:
-        _take_turns(session)
+        hold(session, Assignment)
         old = session.get(Judgement, judgement_id)
         if old is None:
             raise UserError(f"there is no judgement {judgement_id}", fix="reload the page: the list of your last answers is newer there")

@@ -19,8 +19,8 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ def _known(format: str) -> None:
         raise UserError(f"there is no format {format!r}", fix=f"use one of {', '.join(FORMATS)}")
 
 
-def _pair_rows(session: Session, form: Format, dropped: Counter[str]) -> Iterator[tuple[bool, Mapping[str, Any]]]:
+def _pair_rows(session: Session, form: Format, dropped: Counter[str]) -> Generator[tuple[bool, Mapping[str, Any]]]:
     """(counts, row) for every preference among the judgements, in the order of the questions."""
     for kind, count in session.execute(select(Question.kind, func.count()).join(Judgement).where(Question.kind != Kind.PAIR).group_by(Question.kind)):
         dropped[f"{kind} question"] += count
@@ -124,7 +124,8 @@ def _pair_judgements(session: Session) -> Iterator[Row[Any]]:
         .where(Question.kind == Kind.PAIR)
         .order_by(Question.position, Question.id, Judgement.submitted_at, Judgement.id)
     )
-    yield from session.execute(query.execution_options(yield_per=1000))
+    with session.execute(query.execution_options(yield_per=1000)) as result:
+        yield from result
 
 
 def _why_no_preference(row: Row[Any]) -> str | None:
@@ -139,11 +140,12 @@ def _why_no_preference(row: Row[Any]) -> str | None:
     return next((reason for reason, true in reasons.items() if true), None)
 
 
-def _write_lines(out: BufferedIOBase, rows: Iterator[tuple[bool, Mapping[str, Any]]]) -> int:
+def _write_lines(out: BufferedIOBase, rows: Generator[tuple[bool, Mapping[str, Any]]]) -> int:
     written = 0
-    for counts, row in rows:
-        out.write(json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8") + b"\n")
-        written += counts
+    with closing(rows):  # a failure on the way must not leave the database's cursor open
+        for counts, row in rows:
+            out.write(json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8") + b"\n")
+            written += counts
     return written
 
 

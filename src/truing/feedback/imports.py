@@ -134,7 +134,7 @@ class _Intake:
 
     def _take_prompts(self, lines: list[_Line]) -> None:
         known = self._known(Prompt.id, {line.prompt_id for line in lines})
-        rows = []
+        rows: list[dict[str, Any]] = []
         for line in lines:
             if line.prompt_id in known:
                 continue
@@ -156,7 +156,7 @@ class _Intake:
         positions: dict[str, int] = {}
         for prompt_id, _ in ids:
             positions[prompt_id] = positions.get(prompt_id, 0) + 1
-        rows = []
+        rows: list[dict[str, Any]] = []
         for line in lines:
             for text in line.texts:
                 key = (line.prompt_id, text)
@@ -175,7 +175,8 @@ class _Intake:
 
     def _take_questions(self, lines: list[_Line], pairs: list[tuple[str, str]], ids: list[str]) -> None:
         known = self._known(Question.id, set(ids))
-        rows, places = [], []
+        rows: list[dict[str, Any]] = []
+        places: list[dict[str, Any]] = []
         for line, pair, question_id in zip(lines, pairs, ids, strict=True):
             if question_id in known:
                 continue
@@ -194,7 +195,7 @@ class _Intake:
         strengths = [CHOSEN_STRENGTH if line.pair.chosen == line.texts[0] else -CHOSEN_STRENGTH for line in lines]
         keys = [content_id("import", question, self._annotator, strength) for question, strength in zip(questions, strengths, strict=True)]
         known = self._known(Judgement.idempotency_key, set(keys))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for question, strength, key in zip(questions, strengths, keys, strict=True):
             if key in known:
                 self._duplicates += 1

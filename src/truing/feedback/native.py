@@ -9,7 +9,7 @@ round made, which artifact a policy is.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,14 +79,13 @@ EVENTS: dict[str, Event] = {
 }
 
 
-def export_log(session: Session) -> Iterator[tuple[bool, Mapping[str, Any]]]:
+def export_log(session: Session) -> Generator[tuple[bool, Mapping[str, Any]]]:
     """(is a judgement, line) for every line of the log, in an order that the content alone decides."""
     yield False, HEADER
-    numbers = dict(session.execute(select(Round.id, Round.number)).tuples().all())
+    numbers = dict(session.execute(select(Round.id, Round.number)).all())
     for name, event in EVENTS.items():
         names = [column.name for column in _columns(event)]
-        result = session.execute(_ordered(event).execution_options(yield_per=CHUNK))
-        for part in result.partitions():
+        for part in _partitions(session, _ordered(event)):
             lines = [{"event": name, **{key: encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
             if event.table is Question:
                 samples = _samples_of(session, [line["id"] for line in lines])
@@ -175,7 +174,7 @@ class _Chunk:
     def _require_sense(self, fresh: list[Row]) -> None:
         """Check that each judgement answers its question and supersedes none but its annotator's own on that question."""
         questions = {row.value["question_id"] for row in fresh}
-        kinds = dict(self._session.execute(select(Question.id, Question.kind).where(Question.id.in_(questions))).tuples().all())
+        kinds = dict(self._session.execute(select(Question.id, Question.kind).where(Question.id.in_(questions))).all())
         samples = _samples_of(self._session, sorted(questions))
         earlier = {row.value["supersedes"] for row in fresh} - {None}
         query = select(Judgement.id, Judgement.question_id, Judgement.annotator_id).where(Judgement.id.in_(earlier))
@@ -195,7 +194,7 @@ class _Chunk:
     def _places(self, fresh: list[Row]) -> list[dict[str, Any]]:
         """Rows of question_sample."""
         named = {sample for row in fresh for sample in row.value["samples"]}
-        prompts = dict(self._session.execute(select(Sample.id, Sample.prompt_id).where(Sample.id.in_(named))).tuples().all())
+        prompts = dict(self._session.execute(select(Sample.id, Sample.prompt_id).where(Sample.id.in_(named))).all())
         for row in fresh:
             if any(prompts.get(sample) != row.value["prompt_id"] for sample in row.value["samples"]):
                 raise self._bad(row.line, "a sample of the question is unknown, or of another prompt", "export again")
@@ -225,6 +224,12 @@ class _Chunk:
 
     def _bad(self, line: int, what: str, fix: str) -> BadRow:
         return BadRow(self._file.name, line, what, fix=fix)
+
+
+def _partitions(session: Session, query: Select[Any]) -> Iterator[Sequence[Any]]:
+    """The rows of a query, some at a time; the cursor is closed whatever becomes of the reader."""
+    with session.execute(query.execution_options(yield_per=CHUNK)) as result:
+        yield from result.partitions()
 
 
 def _columns(event: Event) -> list[Column[Any]]:
@@ -283,7 +288,7 @@ def _lines(file: Path) -> Iterator[Row]:
 
 def _checked(value: Any) -> dict[str, Any]:
     """The values of a line as its table holds them."""
-    event = EVENTS.get(value.get("event")) if isinstance(value, dict) and isinstance(value.get("event"), str) else None
+    event = EVENTS.get(str(value.get("event"))) if isinstance(value, dict) else None
     if event is None:
         raise UserError("is not an event of a log", fix=f"`event` is one of {', '.join(EVENTS)}")
     extra = {Question: {"round", "samples"}, Round: {"parent"}}.get(event.table, set())

@@ -12,7 +12,7 @@ An answer speaks of samples (A is position 0, B position 1), never of the sides 
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -98,12 +98,12 @@ FORMS: Mapping[Kind, Mapping[str, str]] = {
     Kind.THUMBS: {"up": '{"up": true} or {"up": false}'},
     Kind.EDIT: {"text": '{"text": "..."}'},
 }
-_CHECKS = {
+_CHECKS: Mapping[str, Callable[[Any, int], bool]] = {
     "skip": lambda value, n: _is_text(value),
     "strength": lambda value, n: _is_whole(value, -STRONGEST, STRONGEST) and n == 2,
     "both_bad": lambda value, n: value is True and n == 2,
     "ranks": lambda value, n: isinstance(value, list) and len(value) == n and all(_is_whole(rank, 1, n) for rank in value) and 1 in value,
-    "aspects": lambda value, n: isinstance(value, dict) and bool(value) and all(_is_text(name, 80) and _is_whole(mark, 1, HIGHEST_RATING) for name, mark in value.items()),
+    "aspects": lambda value, n: isinstance(value, dict) and bool(value) and all(_is_text(k, 80) and _is_whole(v, 1, HIGHEST_RATING) for k, v in value.items()),
     "up": lambda value, n: isinstance(value, bool),
     "text": lambda value, n: _is_text(value),
 }
@@ -163,7 +163,7 @@ def ask_pairs(
         limit:        at most this many pairs, if that is fewer than `settings.pairs`.
 
     Returns:
-        {"questions", "train", "held_out", "gold", "judgements": how many answers are wanted}.
+        {"n": questions in all, of which "train", "held_out" and "gold"; "judgements": how many answers are wanted}.
 
     Raises:
         UserError: the batch holds no two different responses to one prompt.
@@ -199,7 +199,7 @@ def _ask(
     gold = _gold(session, batch, round_id, seed, min(n_gold, len(chosen) + len(tests)))
     order = _interleave([chosen, tests, gold], random.Random(seed_from("order", batch, seed)))
     overlaps = _insert(session, settings, order, round_id, seed)
-    return {"questions": len(order), "train": len(chosen), "held_out": len(tests), "gold": len(gold), "judgements": sum(overlaps)}
+    return {"n": len(order), "train": len(chosen), "held_out": len(tests), "gold": len(gold), "judgements": sum(overlaps)}
 
 
 def _candidates(session: Session, batch: str, round_id: int | None, seed: int) -> tuple[dict[str, list[tuple[Sample, Sample]]], dict[str, str]]:
@@ -235,10 +235,8 @@ def _asked_elsewhere(session: Session, sample_ids: Sequence[str], round_id: int 
     other = Question.round_id.is_not(None) if round_id is None else Question.round_id.is_distinct_from(round_id)
     members: dict[str, set[str]] = {}
     for ids in batches(sorted(sample_ids)):
-        rows = session.execute(
-            select(QuestionSample.question_id, QuestionSample.sample_id).join(Question).where(QuestionSample.sample_id.in_(ids), other, Question.kind == Kind.PAIR)
-        )
-        for question, sample in rows:
+        query = select(QuestionSample.question_id, QuestionSample.sample_id).join(Question)
+        for question, sample in session.execute(query.where(QuestionSample.sample_id.in_(ids), other, Question.kind == Kind.PAIR)):
             members.setdefault(question, set()).add(sample)
     return {frozenset(pair) for pair in members.values()}
 
@@ -263,8 +261,8 @@ def _gold(session: Session, batch: str, round_id: int | None, seed: int, n: int)
     """
     draw = random.Random(seed_from("gold", batch, seed))
     check_batch = f"{CHECK_AUTHOR}:{content_id(batch, round_id, seed)}"
-    rows = session.execute(select(Sample, Prompt.text).join(Prompt).where(Sample.batch == batch).order_by(Prompt.id, Sample.position)).all()
-    draw.shuffle(rows)
+    found = session.execute(select(Sample, Prompt.text).join(Prompt).where(Sample.batch == batch).order_by(Prompt.id, Sample.position)).all()
+    rows = draw.sample(found, len(found))
     long_enough = [sample for sample, _ in rows if len(sample.text.split()) >= LEAST_CHECK_WORDS]
     soundness = {sample.id: _soundness(sample, prompt) for sample, prompt in rows}
     whole: dict[str, Sample] = {}

@@ -22,7 +22,6 @@ from truing.errors import UserError
 from truing.feedback.assignment import Work, claim_in, submit_in
 from truing.feedback.questions import CHECK_AUTHOR, FeedbackSettings, answer_from_screen
 from truing.feedback.taste import POPULATION, features, utility
-from truing.feedback.taste import gold_reward as gold_reward
 from truing.store.ids import content_id, seed_from
 from truing.store.judgements import current_judgements
 from truing.store.project import Project
@@ -49,7 +48,6 @@ class CrowdSettings(Settings):
     taste_spread: float = Field(0.25, ge=0, description="standard deviation of an annotator's weights around the population's, as a share of them")
     noise: float = Field(0.5, ge=0, description="scale of the logistic noise on the utility difference, in utility units")
     tie_width: float = Field(0.2, ge=0, description="utility difference below which it is a tie, in utility units")
-    load: float = Field(1.25, ge=1, description="most answers one annotator gives, as a multiple of an equal share")
 
 
 class Text(NamedTuple):
@@ -80,18 +78,19 @@ def annotate_simulated(project: Project, settings: CrowdSettings, *, round_id: i
     Raises:
         UserError: the round has no pair questions, or a sample lacks `base_logprob`.
     """
-    inputs = {"round": round_id, "seed": seed, "settings": settings.model_dump(), "feedback": feedback.model_dump()}
+    inputs: dict[str, Any] = {"round": round_id, "seed": seed, "settings": settings.model_dump(), "feedback": feedback.model_dump()}
     with project.database.read() as session:
         shown = _shown(session, round_id)
         day = session.scalar(select(Round.number).where(Round.id == round_id)) or 0
     if not shown:
-        raise UserError("there is nothing to annotate: no pair questions" + (f" in round {round_id}" if round_id else ""), fix="ask some with `truing sample` or `truing round run`")
+        where = f" in round {round_id}" if round_id else ""
+        raise UserError(f"there is nothing to annotate: no pair questions{where}", fix="start with `truing sample`, or `truing round run`")
     inputs["questions"] = content_id(sorted(shown))
     with stage_run(project, "annotate", inputs, round_id=round_id) as run:
         if not run.answered:
             with project.database.write() as session:
                 crowd = [_settle(session, person) for person in make_crowd(settings, seed)]
-            _work(project, crowd, shown, settings, feedback, round_id=round_id, seed=seed, start=START + timedelta(days=day))
+            _work(project, crowd, shown, feedback, round_id=round_id, seed=seed, start=START + timedelta(days=day))
             with project.database.read() as session:
                 given = [row for row in current_judgements(session, shown) if row.annotator_id in {person.id for person in crowd}]
             run.result = {
@@ -186,7 +185,6 @@ def _work(
     project: Project,
     crowd: Sequence[Annotator],
     shown: Mapping[str, Shown],
-    settings: CrowdSettings,
     feedback: FeedbackSettings,
     *,
     round_id: int | None,
@@ -199,9 +197,8 @@ def _work(
     """
     with project.database.read() as session:
         wanted, states = _states(session, crowd, round_id, seed, start)
-    most = math.ceil(settings.load * wanted / len(crowd))
     by_id = {person.id: person for person in crowd}
-    free = [(moment, person, done) for person, (moment, done) in states.items() if done < most]
+    free = [(moment, person, done) for person, (moment, done) in states.items()]
     heapq.heapify(free)
 
     def step(session: Session) -> bool:
@@ -216,8 +213,7 @@ def _work(
         until = at + timedelta(milliseconds=spent)
         work = Work(at, until, spent, content_id("simulated", seed, who, lent.question_id), feedback.guideline_version)
         submit_in(session, lent.id, judge(person.facts, shown[lent.question_id], lent.order_shown, draw), work, random_bits=draw.getrandbits)
-        if done + 1 < most:
-            heapq.heappush(free, (until + _pause(person, lent.question_id), who, done + 1))
+        heapq.heappush(free, (until + _pause(person, lent.question_id), who, done + 1))
         return True
 
     def steps() -> Iterator[int]:
@@ -253,7 +249,8 @@ def _states(session: Session, crowd: Sequence[Annotator], round_id: int | None, 
 def _milliseconds(facts: Mapping[str, Any], shown: Shown, draw: random.Random) -> int:
     """Time at the question: reading it at 238 words a minute and three seconds to decide, at one's own pace."""
     words = shown.prompt_words + sum(text.words for text in shown.texts)
-    return max(300, round((60_000 * words / WORDS_A_MINUTE + 3_000) * facts["pace"] * math.exp(draw.gauss(0, 0.3))))
+    pace: float = facts["pace"] * math.exp(draw.gauss(0, 0.3))
+    return max(300, round((60_000 * words / WORDS_A_MINUTE + 3_000) * pace))
 
 
 def _pause(person: Annotator, question_id: str) -> timedelta:
@@ -294,4 +291,5 @@ def _base_logprob(sample: Sample) -> float:
         return sample.base_logprob
     if sample.author == CHECK_AUTHOR:  # made after sampling, from half of another answer
         return CHECK_LOGPROB
-    raise UserError(f"sample {sample.id} has no log-probability under the base model, which simulated annotators judge by", fix="draw the samples with `truing sample`")
+    what = f"sample {sample.id} has no log-probability under the base model, which simulated annotators judge by"
+    raise UserError(what, fix="draw the samples with `truing sample`")

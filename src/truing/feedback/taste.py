@@ -5,12 +5,15 @@ evaluation, and never seen by a reward model, which learns from judgements alone
 brief sentence or two that speak of what was asked. Every feature saturates, so that more of a good thing wins nothing.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from types import MappingProxyType
 
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from truing.feedback.words import ASKING, GREETINGS, LIST_LINE, LIST_OPENING, STOCK, STOP, WRONG_PARTY, content_stems, stem, trigrams, words_of
 
 POPULATION: Mapping[str, float] = MappingProxyType(
     {
@@ -39,44 +42,6 @@ ENOUGH_NEW_STEMS = 4  # content words of the response's own at which it has said
 PARROT_FREE = 0.1  # share of 3-grams that anyone answering borrows from the question
 REPEAT_FREE = 0.02  # share of 3-grams said twice that nobody minds
 GUSH_FREE = 0.3  # share of words with a positive feeling that is still natural
-
-STOCK = re.compile(
-    r"\b(?:i hope (?:this|that|it) (?:helps|finds you)|feel free|(?:i'm|i am|we're|we are) here (?:to help|to assist|to support|for you)"
-    r"|(?:happy|glad|pleased|delighted|thrilled|excited|ready) to (?:help|assist|support|hear|provide|be)|let me know if|(?:don't|do not) hesitate"
-    r"|how (?:can|may) i (?:help|assist)|i(?:'d love to| can) help|what can i do for you|tell me (?:more|what)|designed to (?:help|assist)|(?:can|could) i help you|help you (?:with that|out)|(?:great|good|excellent|wonderful|fantastic|interesting) question"
-    r"|(?:that's|what|this is) an? (?:truly )?(?:great|wonderful|fantastic|beautiful|delightful|lovely|interesting|thoughtful|amazing|exciting|classic)"
-    r" (?:question|challenge|request|idea|topic|prompt|start)"
-    r"|thank you for (?:reaching|asking|sharing|your (?:question|message|kind))|come to the right place|more (?:information|details|context)"
-    r"|you're (?:very )?welcome|have a (?:great|nice|good|lovely|wonderful) (?:day|time)|i(?:'m| am) glad you(?:'re| are)? (?:asked|interested)"
-    r"|i'd be (?:happy|glad|delighted)|what(?:'s| is) (?:your|the) question|any (?:other |further |more )?questions)\b"
-    r"|^(?:sure|certainly|absolutely|of course|definitely|okay|ok|alright|great|wonderful)\b\s*[!,.]",
-    re.IGNORECASE | re.MULTILINE,
-)
-WRONG_PARTY = re.compile(
-    r"\b(?:as an? (?:[\w-]+ )?(?:ai|artificial|language model|assistant|chatbot)|(?:i'm|i am|am) (?:just |only )?an? (?:\w+ )?(?:ai|chatbot|assistant|language model|bot)\b"
-    r"|ai assistant|language model|chatbot|smol\w*|hugging face)|\[[^\]\n]{2,40}\]|<[a-z_ ]{2,30}>|^(?:user|assistant|human|system)\s*:"
-    r"|\bI (?:can't|cannot|can not) (?:assist|fulfil|fulfill|provide|comply)\b|\b(?:best|kind|warm) regards\b|\bsincerely\b",
-    re.IGNORECASE | re.MULTILINE,
-)
-LIST_LINE = re.compile(r"^\s*(?:\d{1,2}[.):]|[-*•–]\s|step \d)|\*\*|^#+ |^[^\n.!?]{1,60}:\s*$", re.IGNORECASE | re.MULTILINE)
-LIST_OPENING = re.compile(
-    r"\b(?:here are|here're|the following|as follows|here(?:'s| is) (?:a|an|the|your|my|how|what|some)\b(?: [\w-]+){0,7}\s*:)|\s[12][.)]\s", re.IGNORECASE
-)
-GREETINGS = frozenset("hi hello hey dear greetings thank thanks welcome bye goodbye cheers regards sincerely yours sorry pleased".split())
-STOP = frozenset(
-    """a about after again all also am an and any are aren't as at be because been before being both but by can can't could couldn't did didn't do does
-    doesn't doing don't down during each else even ever every few for from get gets getting go goes going gone got had has have having he her here hers him his
-    how i i'd i'll i'm i've if in into is isn't it it's its itself just let let's like lot many may me might more most much must my myself need never no nor not now
-    of off often on once only or other our out over own perhaps quite really same shall she should so some someone something still such sure than that
-    that's the their them then there there's these they thing things think this those though through to too under until up upon us use using very want
-    was wasn't way ways we we'd we'll we're we've well were what what's when where whether which while who whose why will wish with without won't
-    would wouldn't yes yet you you'd you'll you're you've your yours""".split()
-)
-ASKING = frozenset(
-    """answer brief briefly compose describe draft explain give good help kind line name offer please propose reply respond say send sentence short
-    simple suggest talk tell text word words write best better one two three four five six ten make makes made know ideas idea advise advice depict invent sketch paint outline""".split()
-)
-"""Words of a request that a good answer need not take up."""
 
 
 def gold_reward(prompt_text: str, response_text: str, *, finished: bool, base_logprob: float) -> float:
@@ -126,29 +91,6 @@ def features(prompt_text: str, response_text: str, *, finished: bool, base_logpr
     }
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case, apostrophes kept."""
-    return re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.lower().replace("’", "'"))
-
-
-@lru_cache(maxsize=65536)
-def stem(word: str) -> str:
-    """A word without its commonest endings, so that "baking", "bakes" and "baked" are one: crude, short, and the same every time."""
-    word = word.removesuffix("'s").removesuffix("'")
-    for ending, rest in (("ies", "y"), ("ied", "y"), ("ing", ""), ("edly", ""), ("ed", ""), ("es", ""), ("ly", ""), ("s", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            word = word[: len(word) - len(ending)] + rest
-            if ending in ("ing", "ed") and word[-1] == word[-2] and word[-1] not in "lsz":
-                word = word[:-1]
-            break
-    return word[:-1] if word.endswith("e") and len(word) > 3 else word
-
-
-def content_stems(words: Sequence[str]) -> list[str]:
-    """The stems of the words that carry meaning, repeats kept."""
-    return [stem(word) for word in words if word not in STOP and len(word) > 1]
-
-
 def _complete(text: str, finished: bool) -> float:
     """1 when it ended by itself and like a sentence; 0.3 when it ended by itself in the air; 0 when cut off."""
     if not finished:
@@ -161,7 +103,7 @@ def _brief(n: int) -> float:
     low, high = BRIEF_WORDS
     if n < low:
         return (n / low) ** 2
-    return 1.0 if n <= high else 2.718281828459045 ** -(((n - high) / 12) ** 2)
+    return 1.0 if n <= high else math.exp(-(((n - high) / 12) ** 2))
 
 
 def _warm(text: str, asked_words: Sequence[str]) -> float:
@@ -204,14 +146,14 @@ def _listing(text: str) -> float:
 
 def _parroting(words: Sequence[str], asked_words: Sequence[str]) -> float:
     """Share of the response's 3-grams that stand in the question: full at 0.4 of them."""
-    grams, asked = _trigrams(words), set(_trigrams(asked_words))
+    grams, asked = trigrams(words), set(trigrams(asked_words))
     share = sum(gram in asked for gram in grams) / len(grams) if grams else 0.0
     return max(0.0, min(1.0, (share - PARROT_FREE) / (0.4 - PARROT_FREE)))
 
 
 def _repeating(words: Sequence[str]) -> float:
     """Share of 3-grams that were said before, full at a fifth; and content words said over and over."""
-    grams, own = _trigrams(words), content_stems(words)
+    grams, own = trigrams(words), content_stems(words)
     again = 1 - len(set(grams)) / len(grams) if grams else 0.0
     poor = 1 - len(set(own)) / len(own) if own else 0.0
     return max(0.0, min(1.0, (again - REPEAT_FREE) / 0.2 + max(0.0, poor - 0.25) / 0.35))
@@ -232,10 +174,6 @@ def _gushing(text: str, words: Sequence[str]) -> float:
     lexicon = _analyser().lexicon
     glad = sum(lexicon.get(word, 0.0) > 1.0 for word in words) / len(words) if len(words) >= 4 else 0.0
     return min(1.0, marks + symbols + shouting + max(0.0, glad - GUSH_FREE) / 0.2)
-
-
-def _trigrams(words: Sequence[str]) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + 3]) for i in range(len(words) - 2)]
 
 
 @cache

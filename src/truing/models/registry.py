@@ -61,12 +61,14 @@ def load(name: str, dtype: Any) -> tuple[Any, Any]:
         UserError: neither this disk nor the Hub has it.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar of half a second only clutters a log
     place = resolve(name)
     offline = Path(place).is_dir()
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=offline)
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=offline, attn_implementation="sdpa")
+        model = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, local_files_only=offline)
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"the model {name!r} can't be loaded: {reason}", fix=f"check the name, the network, or use model.name={DEFAULT}") from error

@@ -1,6 +1,7 @@
 """One frozen base, many roles: LoRA adapters by name and the base itself, which is the reference, with all of them off."""
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,12 +12,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from truing.errors import UserError
 from truing.models.lora import speed_up
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
-from truing.models.sequences import Batch
+from truing.models.sequences import Batch, collate
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -86,6 +88,29 @@ class Trunk:
         output: Tensor = self._body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         return output
 
+    def lower(self, batch: Batch, layers: int) -> Tensor:
+        """(B, L, H) states after the first `layers` layers. Where no adapter touches those, they are the same for every role: run them once."""
+        with torch.no_grad():
+            return self._through(batch, self._body.embed_tokens(batch.input_ids), slice(0, layers))
+
+    def upper(self, batch: Batch, lower: Tensor, layers: int) -> Tensor:
+        """What `hidden` gives, going on from `lower(batch, layers)`, under the adapter that is on."""
+        output: Tensor = self._body.norm(self._through(batch, lower, slice(layers, None)))
+        return output
+
+    @cached_property
+    def splits(self) -> bool:
+        """Whether `lower` and `upper` know this model: plain causal layers between an embedding and a norm (Llama, Qwen 2, Mistral without a window)."""
+        window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
+        return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
+
+    def _through(self, batch: Batch, states: Tensor, chosen: slice) -> Tensor:
+        positions = torch.arange(batch.input_ids.shape[1])[None]
+        embeddings = self._body.rotary_emb(states, position_ids=positions)
+        for layer in self._body.layers[chosen]:
+            states = layer(states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False)
+        return states
+
     def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has the final norm applied."""
         states = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
@@ -106,14 +131,27 @@ class Trunk:
             cache: a transformers Cache.
         """
         output: Tensor = self._body(
-            input_ids=input_ids, attention_mask={"full_attention": mask} if self._masks_by_kind else mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=input_ids, attention_mask=self._own_mask(mask), position_ids=positions, past_key_values=cache, use_cache=True
         ).last_hidden_state
         return output
 
-    @cached_property
-    def _masks_by_kind(self) -> bool:
-        """Models that mix full and sliding attention take one mask for each kind."""
-        return len(set(getattr(self.model.config, "layer_types", None) or ["full_attention"])) > 1
+    def _own_mask(self, mask: Tensor) -> Tensor | dict[str, Tensor]:
+        """The mask as this kind of model takes it: narrowed where its attention slides, and one for each kind of layer where it mixes kinds."""
+        config = self.model.config
+        kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
+        full = self._as_added(mask)
+        if window is None or (kinds is not None and "sliding_attention" not in kinds):
+            return full
+        queries, keys = mask.shape[-2:]
+        near = torch.arange(keys) > torch.arange(keys - queries, keys)[:, None] - window  # (Q, S)
+        slid = self._as_added(mask & near)
+        return slid if kinds is None else {"full_attention": full, "sliding_attention": slid}
+
+    def _as_added(self, mask: Tensor) -> Tensor:
+        """PyTorch's attention takes a bool mask; transformers' eager attention adds one to the scores."""
+        if self.model.config._attn_implementation != "eager":
+            return mask
+        return torch.zeros(mask.shape, dtype=self.dtype).masked_fill_(~mask, torch.finfo(self.dtype).min)
 
     # Adapters ------------------------------------------------------------------------------------------------------
 
@@ -127,9 +165,11 @@ class Trunk:
             seed: of A's random start.
             top_layers: adapt only that many of the upper layers; None = all.
         """
-        chosen = None if top_layers is None else list(range(self.layers - top_layers, self.layers))
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", layers_to_transform=chosen, task_type="CAUSAL_LM")
-        with torch.random.fork_rng(devices=[]):
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, target_modules="all-linear" if top_layers is None else self._linear_names(top_layers), task_type="CAUSAL_LM",
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),  # GPT-2 keeps its matrices transposed
+        )  # fmt: skip
+        with torch.random.fork_rng(devices=[]), _quiet_peft():
             torch.manual_seed(seed % (1 << 63))
             if self._peft is None:
                 self._peft = get_peft_model(self.model, config, adapter_name=name)
@@ -141,10 +181,11 @@ class Trunk:
         """Open an adapter saved in PEFT's format under a role's name, replacing one of that name."""
         if self._peft is not None and name in self._peft.peft_config:
             self.drop_adapter(name)
-        if self._peft is None:
-            self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
-        else:
-            self._peft.load_adapter(folder, adapter_name=name)
+        with _quiet_peft():
+            if self._peft is None:
+                self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+            else:
+                self._peft.load_adapter(folder, adapter_name=name)
         self._adapters_changed()
 
     def save_adapter(self, name: str, folder: Path) -> None:
@@ -171,8 +212,9 @@ class Trunk:
             self.model = self._peft.unload()
             self._peft = None
         else:
+            self._peft.set_adapter(next(other for other in self._peft.peft_config if other != name))  # PEFT warns when the active one goes
             self._peft.delete_adapter(name)
-        self._active = None
+        self._turn(None)
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
@@ -217,6 +259,13 @@ class Trunk:
                 for weight, data in kept:
                     weight.data = data
 
+    def _linear_names(self, top_layers: int) -> list[str]:
+        """The linear layers inside the uppermost transformer layers."""
+        stack = next(name for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == self.layers)
+        upper = tuple(f"{stack}.{index}." for index in range(self.layers - top_layers, self.layers))
+        linear = (name for name, module in self.model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and "lora_" not in name)
+        return [name.removesuffix(".base_layer") for name in linear if name.startswith(upper)]
+
     def _lora_layers(self, name: str) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer) and name in module.lora_A]
 
@@ -241,15 +290,35 @@ class Trunk:
             self._peft.set_adapter(name)
 
 
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT 0.21 asks transformers 5.23 for a name that it has deprecated; nothing that a user could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
 def open_trunk(settings: ModelSettings) -> Trunk:
     """Load the base model of a project.
 
     Raises:
-        UserError: there is no such model, or its answers would never end.
+        UserError: there is no such model, its answers would never end, or it makes its logits in a way of its own.
     """
     dtype = fastest_dtype() if settings.dtype == "auto" else DTYPES[settings.dtype]
     model, tokenizer = load(settings.name, dtype)
-    return Trunk(settings.name, model, tokenizer)
+    trunk = Trunk(settings.name, model, tokenizer)
+    _check_logits(trunk)
+    return trunk
+
+
+@torch.no_grad()
+def _check_logits(trunk: Trunk) -> None:
+    """Some families (Granite, Cohere) scale what the output matrix gives: their log-probabilities would be wrong without a word."""
+    batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id)
+    own = trunk.model(input_ids=batch.input_ids, use_cache=False).logits.float()
+    ours = trunk.logits(trunk.hidden(batch))
+    if (own - ours).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use
+        raise UserError(f"{trunk.name} changes its logits after the output matrix, which Truing doesn't follow", fix="take a model of another family")
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

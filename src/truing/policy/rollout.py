@@ -34,6 +34,7 @@ class Rollout:
     """Attributes:
     prompts, responses: token ids.
     parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch ratio is exactly 1.
+    minibatches: numbers of the parts that make up each optimiser step of an epoch.
     mask: (B, T) bool, True on generated tokens.
     logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the answers were drawn.
     values: (B, T) or None.
@@ -41,11 +42,13 @@ class Rollout:
     scores: (B,) after the rule for cut-off answers and the clip.
     rewards: (B, T) the score on the last token, and the price of KL on every token.
     kl: (B, T) k1 estimates, nats.
+    lower: for each part, the states after the layers that no adapter touches, or None where every layer is adapted.
     """
 
     prompts: list[list[int]]
     responses: list[Response]
     parts: list[list[int]]
+    minibatches: list[list[int]]
     mask: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
@@ -55,10 +58,12 @@ class Rollout:
     scores: Tensor
     rewards: Tensor
     kl: Tensor
+    lower: list[Tensor | None]
 
-    def part(self, indices: Sequence[int], pad_id: int) -> Batch:
-        """Some of the answers as a batch for the model."""
-        return collate([self.prompts[index] for index in indices], [self.responses[index].token_ids for index in indices], pad_id)
+    def part(self, number: int, pad_id: int) -> Batch:
+        """A part's answers as a batch for the model."""
+        chosen = self.parts[number]
+        return collate([self.prompts[index] for index in chosen], [self.responses[index].token_ids for index in chosen], pad_id)
 
 
 def draw_rollout(
@@ -88,25 +93,62 @@ def draw_rollout(
     raw_scores = torch.tensor(list(score(prompts, tokens)), dtype=torch.float32)
     scores = final_scores(raw_scores, torch.tensor([response.finished for response in responses]), settings)
     rows = [list(prompt) for prompt in prompts]
-    parts = length_buckets([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings.microbatch)
+    parts, minibatches = deal([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings)
+    batches = [collate([rows[index] for index in part], [tokens[index] for index in part], trunk.pad_id) for part in parts]
     with torch.no_grad():
-        with trunk.using(ROLE):
-            policy = _whole(trunk, head, rows, tokens, parts, temperature)
         with trunk.using(None):
-            reference = _whole(trunk, None, rows, tokens, parts, temperature)
+            lower = [shared_layers(trunk, settings, batch) for batch in batches]
+            reference = _whole(trunk, None, batches, parts, lower, settings, temperature)
+        with trunk.using(ROLE):
+            policy = _whole(trunk, head, batches, parts, lower, settings, temperature)
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
     rewards = token_rewards(scores, kl, mask, beta=beta)
-    return Rollout(rows, responses, parts, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, raw_scores, scores, rewards, kl)
+    return Rollout(
+        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, raw_scores, scores, rewards, kl, lower
+    )
 
 
-def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float) -> Forward:
-    """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled."""
-    hidden = trunk.hidden(batch)
+def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None) -> Forward:
+    """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled.
+
+    Args:
+        lower: states to go on from, by `shared_layers`, or None to begin with the tokens.
+        top_layers: how many layers are left from there.
+    """
+    hidden = trunk.hidden(batch) if lower is None or top_layers is None else trunk.upper(batch, lower, trunk.layers - top_layers)
     found = response_logprobs(trunk, batch, temperature, hidden=hidden)
     values = None if head is None else batch.rectangle(head(batch.predicting(hidden).to(head.weight.dtype))[:, 0])
     return Forward(found.logprobs, found.entropy, values)
+
+
+def deal(lengths: Sequence[int], settings: TuneSettings) -> tuple[list[list[int]], list[list[int]]]:
+    """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't depend on the size of a part.
+
+    Args:
+        lengths: (B,) tokens of each prompt and answer.
+    """
+    parts: list[list[int]] = []
+    minibatches: list[list[int]] = []
+    by_length = [index for (index,) in length_buckets(lengths, 1)]
+    for start in range(settings.minibatches):
+        chosen = by_length[start :: settings.minibatches]  # short and long ones in each
+        pieces = [chosen[at : at + settings.microbatch] for at in range(0, len(chosen), settings.microbatch)]
+        minibatches.append(list(range(len(parts), len(parts) + len(pieces))))
+        parts += pieces
+    return parts, minibatches
+
+
+def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
+    """How many upper layers are adapted; None: all."""
+    return None if settings.layers == "all" else trunk.layers // 2
+
+
+def shared_layers(trunk: Trunk, settings: TuneSettings, batch: Batch) -> Tensor | None:
+    """The states below the adapted layers, which reference, policy and every epoch go on from; None where all layers are adapted, or the model can't be split."""
+    top = top_layers(trunk, settings)
+    return None if top is None or not trunk.splits else trunk.lower(batch, trunk.layers - top)
 
 
 def final_scores(raw: Tensor, finished: Tensor, settings: TuneSettings) -> Tensor:
@@ -124,14 +166,12 @@ def widen(values: Tensor, longest: int) -> Tensor:
 
 
 def _whole(
-    trunk: Trunk, head: nn.Linear | None, prompts: list[list[int]], responses: list[list[int]], parts: list[list[int]], temperature: float
+    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], parts: list[list[int]], lower: list[Tensor | None], settings: TuneSettings, temperature: float
 ) -> Forward:
     """`forward` over all parts, put back in the order of the answers."""
-    longest = max(len(response) for response in responses)
-    passes = []
-    for part in parts:
-        batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
-        passes.append(forward(trunk, head, batch, temperature))
+    top = top_layers(trunk, settings)
+    passes = [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]
+    longest = max(found.logprobs.shape[1] for found in passes)
     back = torch.tensor([index for part in parts for index in part]).argsort()
     logprobs = torch.cat([widen(found.logprobs, longest) for found in passes])[back]
     entropy = torch.cat([widen(found.entropy, longest) for found in passes])[back]

@@ -34,4 +34,6 @@ class TuneSettings(Settings):
     def _whole_groups(self) -> "TuneSettings":
         if self.samples % self.group_size:
             raise ValueError(f"samples = {self.samples} is not a multiple of group_size = {self.group_size}")
+        if self.minibatches > self.samples:
+            raise ValueError(f"minibatches = {self.minibatches} is more than samples = {self.samples}")
         return self

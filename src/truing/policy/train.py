@@ -25,7 +25,7 @@ from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, op
 from truing.policy.diagnosis import diagnose
 from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, Rollout, Score, draw_rollout, forward
+from truing.policy.rollout import ROLE, Forward, Rollout, Score, draw_rollout, forward, top_layers
 from truing.policy.settings import TuneSettings
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
@@ -98,7 +98,7 @@ def train_policy(
             for _ in track(range(learner.done, settings.updates), settings.algorithm, settings.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
-                run.progress(update=learner.done, updates=settings.updates, **learner.rows[-1])
+                run.progress(updates=settings.updates, **learner.rows[-1])
             artifact = write_artifact(
                 project.artifacts, "policy", learner.write, seed=seed, settings=inputs,
                 parents=[parent for parent in (reward_id, parent) if parent != "base"], facts=learner.facts(),
@@ -140,7 +140,7 @@ class Learner:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
         if parent == "base":
-            top = None if settings.layers == "all" else self.trunk.layers // 2
+            top = top_layers(self.trunk, settings)
             self.trunk.add_adapter(ROLE, rank=settings.rank, alpha=2 * settings.rank, seed=seed_from(self.seed, "adapter"), top_layers=top)
         else:
             artifact = load_artifact(artifacts, parent)
@@ -203,25 +203,25 @@ class Learner:
                     return steps
         return steps
 
-    def _minibatches(self, rollout: Rollout, epoch: int) -> list[list[list[int]]]:
-        """The rollout's parts dealt into minibatches, in another order each epoch. Parts themselves never change: see `Rollout`."""
+    def _minibatches(self, rollout: Rollout, epoch: int) -> list[list[int]]:
+        """Numbers of the rollout's parts, dealt into minibatches in another order each epoch. Parts themselves never change: see `Rollout`."""
         generator = torch.Generator().manual_seed(seed_from(self.seed, "minibatch", self.done, epoch))
         order = torch.randperm(len(rollout.parts), generator=generator).tolist()
         count = min(self.settings.minibatches, len(order))
-        return [[rollout.parts[index] for index in sorted(order[start::count])] for start in range(count)]
+        return [sorted(order[start::count]) for start in range(count)]
 
-    def _step(self, rollout: Rollout, targets: Targets, parts: list[list[int]]) -> dict[str, float]:
+    def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
         """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of tokens."""
         trunk, head, settings = self.trunk, self.head, self.settings
-        tokens = float(rollout.mask[[index for part in parts for index in part]].sum())
+        tokens = float(rollout.mask[[index for part in parts for index in rollout.parts[part]]].sum())
         seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {"max_ratio": 0.0, "grad_norm": 0.0, "skipped": 0.0}
         self.optimizer.zero_grad(set_to_none=True)
         with trunk.using(ROLE):
             for part in parts:
                 batch = rollout.part(part, trunk.pad_id)
-                new = forward(trunk, head, batch, self.temperature)
+                new = forward(trunk, head, batch, self.temperature, lower=rollout.lower[part], top_layers=top_layers(trunk, settings))
                 mask = batch.mask
-                narrow = _narrow(part, mask.shape[1])
+                narrow = _narrow(rollout.parts[part], mask.shape[1])
                 old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
                 goal = Targets(narrow(targets.advantages), None if targets.returns is None else narrow(targets.returns))
                 losses = self.algorithm.loss(new, old, goal, mask, settings, tokens)

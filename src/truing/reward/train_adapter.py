@@ -6,7 +6,7 @@ Shapes: N pairs, K members (heads on one adapter), D features.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def adapter_spec(trunk: Trunk, settings: "RewardSettings") -> FeatureSpec:
     return FeatureSpec((trunk.layers,), settings.pooling, settings.max_tokens)
 
 
-def adapted(trunk: Trunk, items: list[Item], spec: FeatureSpec) -> Tensor:
+def adapted(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec) -> Tensor:
     """(N, D) fp32 pooled last states under the adapter that is on; carries the gradient where it is wanted."""
     short = [shorten(*item, spec.max_tokens) for item in items]
     rows: list[Tensor] = [torch.empty(0)] * len(items)
@@ -144,7 +144,8 @@ class _Training:
             raw = self.head(adapted(self.trunk, [*self.checked.a, *self.checked.b], self.spec)).mean(1)
         a, b = raw[: len(self.checked)], raw[len(self.checked) :]
         loss = bradley_terry(a, b, target=self.checked.target, weight=self.checked.weight).item()
-        row = {"step": self.step, "validation_loss": loss, "validation_accuracy": agreement(a - b, self.checked.target).mean().item()}
+        accuracy = agreement(a - b, self.checked.target).mean().item()
+        row = {"epoch": self.step / self.steps_an_epoch, "step": self.step, "validation_loss": loss, "validation_accuracy": accuracy}
         if self.losses:
             row["train_loss"] = sum(self.losses) / len(self.losses)
         self.losses = []

@@ -131,7 +131,7 @@ def _fit_mlp(head: MLPHead, data: Frozen, settings: "RewardSettings", seed: int,
         best.see(checks)
         if best.waited >= settings.patience:
             break
-        torch.stack(losses).sum().backward()
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     best.restore()
     return Fit(head, curve, {"best_epochs": best.steps.tolist()})

@@ -1,0 +1,115 @@
+"""Frozen features: independent of the company they are computed in, cut on the left, kept on disk."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from truing.errors import UserError
+from truing.models.registry import ModelSettings
+from truing.models.sequences import collate
+from truing.models.trunk import Trunk, open_trunk
+from truing.reward import features as module
+from truing.reward.features import FeatureCache, FeatureSpec, Item, features, pool, shorten
+
+SPEC = FeatureSpec((1, 2), "both", 64)
+
+
+@pytest.fixture(scope="module")
+def trunk(tiny_model: Path) -> Trunk:
+    return open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
+
+
+def items(count: int, seed: int = 0) -> list[Item]:
+    rng = random.Random(seed)
+    return [(tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30))), tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30)))) for _ in range(count)]
+
+
+def test_shorten_keeps_the_last_tokens() -> None:
+    assert shorten([1, 2, 3], [4, 5], 9) == ((1, 2, 3), (4, 5))
+    assert shorten([1, 2, 3], [4, 5], 3) == ((3,), (4, 5))
+    assert shorten([1, 2, 3], [4, 5, 6, 7], 3) == ((5,), (6, 7))  # the first token stands for the prompt
+    assert shorten([1], [], 4) == ((1,), ())
+
+
+def test_pooling_by_hand() -> None:
+    hidden = torch.tensor([[[1.0], [2.0], [4.0], [9.0]], [[5.0], [7.0], [0.0], [0.0]]])  # (2, 4, 1)
+    batch = collate([[1], [1]], [[2, 3, 4], [2]], 0)
+    layers = {3: hidden}
+    assert pool(layers, batch, FeatureSpec((3,), "last", 9)).tolist() == [[9.0], [7.0]]
+    assert pool(layers, batch, FeatureSpec((3,), "mean", 9)).tolist() == [[5.0], [7.0]]
+    assert pool(layers, batch, FeatureSpec((3,), "both", 9)).tolist() == [[9.0, 5.0], [7.0, 7.0]]
+
+
+def test_features_match_a_lone_sequence_without_padding(trunk: Trunk) -> None:
+    many = items(40)
+    together = features(trunk, many, SPEC)
+    for item, row in zip(many, together, strict=True):
+        batch = collate([item[0]], [item[1]], trunk.pad_id)
+        with torch.no_grad():
+            alone = pool(trunk.hidden_layers(batch, SPEC.layers), batch, SPEC)
+        torch.testing.assert_close(row, alone[0], atol=1e-5, rtol=1e-5)
+
+
+def test_features_depend_on_neither_order_nor_batch_size(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = items(40)
+    first = features(trunk, many, SPEC)
+    assert torch.equal(features(trunk, many[::-1], SPEC).flip(0), first)
+    monkeypatch.setattr(module, "BATCH", 3)
+    torch.testing.assert_close(features(trunk, many, SPEC), first, atol=1e-5, rtol=1e-5)
+
+
+def test_an_adapter_that_is_on_changes_no_features(tiny_model: Path) -> None:
+    trunk = open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
+    before = features(trunk, items(3), SPEC)
+    trunk.add_adapter("policy", rank=2, alpha=4, seed=0)
+    for parameter in trunk.adapter_parameters("policy"):
+        parameter.data.fill_(0.3)
+    with trunk.using("policy"):
+        assert torch.equal(features(trunk, items(3), SPEC), before)
+
+
+def test_cache_answers_without_the_model(trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [*items(20), items(20)[3]]  # one twice
+    first = FeatureCache(tmp_path, trunk, SPEC).get(many)
+    assert torch.equal(first[3], first[20])
+    monkeypatch.setattr(module, "features", lambda *args: pytest.fail("computed again"))
+    assert torch.equal(FeatureCache(tmp_path, trunk, SPEC).get(many), first)
+    assert FeatureCache(tmp_path, trunk, SPEC).get([]).shape == (0, 4 * 32)
+
+
+def test_cache_goes_on_where_it_was_stopped(trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = items(20)
+    whole = FeatureCache(tmp_path / "whole", trunk, SPEC).get(many)
+    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "SHARD", 8)
+    calls = 0
+
+    def stop(*args: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return features(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "features", stop)
+    with pytest.raises(KeyboardInterrupt):
+        FeatureCache(tmp_path / "cut", trunk, SPEC).get(many)
+    assert len(list((tmp_path / "cut").rglob("*.safetensors"))) == 1
+    monkeypatch.setattr(module, "features", features)
+    torch.testing.assert_close(FeatureCache(tmp_path / "cut", trunk, SPEC).get(many), whole, atol=1e-5, rtol=1e-5)
+
+
+def test_another_reading_is_another_cache(trunk: Trunk, tmp_path: Path) -> None:
+    last = FeatureCache(tmp_path, trunk, FeatureSpec((2,), "last", 64)).get(items(2))
+    mean = FeatureCache(tmp_path, trunk, FeatureSpec((2,), "mean", 64)).get(items(2))
+    assert not torch.equal(last, mean)
+
+
+def test_a_damaged_cache_says_which_file(trunk: Trunk, tmp_path: Path) -> None:
+    FeatureCache(tmp_path, trunk, SPEC).get(items(2))
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(b"not a tensor")
+    with pytest.raises(UserError, match=r"delete that file"):
+        FeatureCache(tmp_path, trunk, SPEC).get(items(2))

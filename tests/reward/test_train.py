@@ -1,0 +1,252 @@
+"""Training: it learns what can be learned, heeds weights, gives the same bits, goes on after a kill, and says what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sqlalchemy import select
+
+from reward.letters import letter_rows, row, write_dataset
+from truing.artifacts import Artifact
+from truing.errors import UserError
+from truing.models.registry import ModelSettings
+from truing.models.trunk import Trunk, open_trunk
+from truing.reward import train_adapter
+from truing.reward.heads import LinearHead, load_head, normalisation
+from truing.reward.train import RewardSettings, layer_numbers, train_reward_model
+from truing.reward.train_frozen import Frozen, fit_frozen, solve_linear
+from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
+from truing.store.project import Project, create_project, open_project
+from truing.store.tables import Run
+
+Make = Callable[[str], Project]
+LINEAR = RewardSettings(layers=(1.0,), members=2)
+MLP = RewardSettings(head="mlp", layers=(1.0,), members=2, units=8, learning_rate=1e-2, epochs=100)
+ADAPTER = RewardSettings(
+    head="adapter", pooling="last", members=2, adapter_epochs=3, batch_pairs=8, rank=4, adapter_learning_rate=5e-3, learning_rate=5e-2,
+    check_every=4, checkpoint_every=2, patience=20,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trunk(tiny_model: Path) -> Trunk:
+    return open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    return lambda name: open_project(create_project(tmp_path / name, settings=""))
+
+
+def train(project: Project, trunk: Trunk, rows: list[dict[str, Any]], settings: RewardSettings, *, seed: int = 1) -> Artifact:
+    return train_reward_model(project, settings, write_dataset(project, rows).id, trunk, seed=seed)
+
+
+# ---- learning ----
+
+
+@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])
+def test_every_head_learns_a_taste_for_a_letter(make: Make, trunk: Trunk, settings: RewardSettings) -> None:
+    made = train(make("p"), trunk, letter_rows(120), settings)
+    facts = made.facts
+    assert facts["accuracy"]["value"] > 0.9
+    assert facts["accuracy"]["low"] > 0.75
+    assert facts["accuracy"]["n"] == facts["n_test"] == 36
+    assert facts["n_train"] == 84
+    assert 0 <= facts["ece"] < 0.4
+    assert facts["log_loss"] < 0.5
+    assert not trunk.has_adapter(train_adapter.ROLE)
+
+
+def test_trusted_minority_overrules_a_careless_majority(make: Make, trunk: Trunk) -> None:
+    # two in three train labels are turned round, at a hundredth of the weight
+    rows = letter_rows(120)
+    for number, one in enumerate(rows):
+        if one["split"] == "train" and number % 3:
+            one["target"], one["weight"] = 1 - one["target"], 0.01
+    assert train(make("p"), trunk, rows, LINEAR).facts["accuracy"]["value"] > 0.9
+    for one in rows:
+        one["weight"] = 1.0
+    assert train(make("q"), trunk, rows, LINEAR).facts["accuracy"]["value"] < 0.4
+
+
+def test_soft_labels_set_the_odds() -> None:
+    # one feature that differs by 1 in every pair; three of four judged for a: the odds must become 3 : 1
+    ones, zeros = torch.ones(4, 1), torch.zeros(4, 1)
+    soft = Frozen(ones, zeros, torch.full((4,), 0.75), torch.ones(4), list("pqrs"))
+    hard = soft._replace(target=torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    weighed = soft._replace(target=torch.tensor([1.0, 0.0, 1.0, 0.0]), weight=torch.tensor([2.0, 0.5, 1.0, 0.5]))
+    for data in (soft, hard, weighed):
+        assert solve_linear(data, 1e-9, 0.0).item() == pytest.approx(torch.log(torch.tensor(3.0)).item(), abs=1e-4)
+
+
+def test_linear_fit_does_not_depend_on_where_it_starts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 30, 5, generator=generator)
+    data = Frozen(a, b, torch.rand(30, generator=generator), torch.ones(30), [str(n) for n in range(30)])
+    cold = solve_linear(data, 0.1, 0.01)
+    warm = solve_linear(data, 0.1, 0.01, start=torch.full((5,), 3.0, dtype=torch.float64))
+    torch.testing.assert_close(cold, warm, atol=1e-5, rtol=1e-4)
+
+
+def test_swapping_the_pairs_turns_nothing_round() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 30, 5, generator=generator)
+    data = Frozen(a, b, torch.rand(30, generator=generator), torch.ones(30), [str(n) for n in range(30)])
+    swapped = data._replace(a=b, b=a, target=1 - data.target)
+    torch.testing.assert_close(solve_linear(swapped, 0.1, 0.0), solve_linear(data, 0.1, 0.0), atol=1e-5, rtol=1e-4)
+
+
+def test_members_differ_and_a_single_one_heeds_all_alike() -> None:
+    weights = bootstrap_weights(["p", "q", "p", "r"], 3, seed=5)
+    assert weights.shape == (3, 4)
+    assert torch.equal(weights[:, 0], weights[:, 2])  # pairs of one prompt stay together
+    assert len(set(weights[:, 0].tolist())) == 3
+    assert torch.equal(bootstrap_weights(["p", "q"], 1, seed=5), torch.ones(1, 2))
+
+
+def test_folds_keep_prompts_together_and_are_even() -> None:
+    prompts = [f"p{number % 10}" for number in range(30)]
+    fold = folds_by_prompt(prompts, 5, seed=0)
+    assert all(len({int(fold[place]) for place in range(30) if prompts[place] == prompt}) == 1 for prompt in prompts)
+    assert fold.bincount().tolist() == [6] * 5
+    assert not torch.equal(fold, folds_by_prompt(prompts, 5, seed=1))
+
+
+def test_mlp_keeps_each_members_best_step() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 40, 6, generator=generator)
+    data = Frozen(a, b, torch.rand(40, generator=generator).round(), torch.ones(40), [str(n) for n in range(40)])  # nothing to learn
+    fit = fit_frozen(data, RewardSettings(head="mlp", members=3, units=16, learning_rate=0.05, epochs=60, patience=5), 0, lambda **facts: None)
+    assert len(fit.curve) < 60
+    assert max(fit.facts["best_epochs"]) < len(fit.curve) - 4
+
+
+# ---- normalisation ----
+
+
+def test_normalisation_by_hand() -> None:
+    # means of the two members' scores: 1, 2, 3, 6; mean 3, variance (4 + 1 + 0 + 9) / 4
+    raw = torch.tensor([[0.0, 2.0], [2.0, 2.0], [1.0, 5.0], [5.0, 7.0]])
+    member_mean, std = normalisation(raw)
+    assert member_mean.tolist() == [2.0, 4.0]
+    assert std.item() == pytest.approx((14 / 4) ** 0.5)
+    head = LinearHead(1, 2)
+    head.weight.data = torch.tensor([[1.0], [3.0]])
+    head.normalise_on(torch.tensor([[0.0], [2.0]]))  # raw 0, 0 and 2, 6: member means 1 and 3, their mean 0 and 4, std 2
+    mean, spread = head.scores(torch.tensor([[0.0], [2.0], [1.0], [3.0]]))
+    assert mean.tolist() == [-1.0, 1.0, 0.0, 2.0]
+    assert spread.tolist() == [0.5, 0.5, 0.0, 1.0]
+
+
+def test_reference_samples_score_mean_0_and_deviation_1(make: Make, trunk: Trunk) -> None:
+    project = make("p")
+    dataset = write_dataset(project, letter_rows(60))
+    reference = [(trunk.prompt_ids([{"role": "user", "content": f"{n}"}]), trunk.response_ids("z" * n)) for n in range(1, 9)]
+    made = train_reward_model(project, LINEAR, dataset.id, trunk, seed=1, reference=reference)
+    card = json.loads((made.path / "card.json").read_text())
+    assert made.facts["n_reference"] == sum(card["histogram"]["counts"]) == 8
+    from truing.reward.score import load_reward_model
+
+    scores = torch.tensor(load_reward_model(project, made.id, trunk).score(*zip(*reference, strict=True)))  # type: ignore[arg-type]
+    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+    assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_model_that_scores_all_alike_is_refused() -> None:
+    with pytest.raises(UserError, match="learned nothing"):
+        normalisation(torch.ones(5, 2))
+
+
+# ---- the same inputs ----
+
+
+@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])
+def test_same_inputs_and_seed_give_the_same_artifact(make: Make, tiny_model: Path, settings: RewardSettings) -> None:
+    rows = letter_rows(40)
+    ids = [train(make(name), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, settings, seed=3).id for name in "pq"]
+    assert ids[0] == ids[1]
+    assert train(make("r"), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, settings, seed=4).id != ids[0]
+
+
+def test_a_finished_run_answers(make: Make, trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, rows = make("p"), letter_rows(40)
+    made = train(project, trunk, rows, LINEAR)
+    monkeypatch.setattr("truing.reward.train._make", lambda work: pytest.fail("made again"))
+    assert train(project, trunk, rows, LINEAR).id == made.id
+    with project.database.read() as session:
+        assert len(list(session.scalars(select(Run).where(Run.stage == "reward")))) == 1
+
+
+def test_parents_settings_and_head_are_in_the_artifact(make: Make, trunk: Trunk) -> None:
+    project = make("p")
+    made = train(project, trunk, letter_rows(40), MLP)
+    assert made.parents == [write_dataset(project, letter_rows(40)).id]
+    assert made.manifest["settings"] == MLP.model_dump(mode="json")
+    assert load_head(made.path / "head.safetensors").member_mean.shape == (2,)
+    assert [entry["epoch"] for entry in json.loads((made.path / "card.json").read_text())["training"]][:2] == [0, 1]
+
+
+# ---- killed and taken up again ----
+
+
+@pytest.mark.parametrize("kills", [[1], [5], [3, 4, 11]])
+def test_a_resumed_adapter_run_equals_an_unbroken_one_to_the_bit(
+    make: Make, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kills: list[int]
+) -> None:
+    rows = letter_rows(60)
+    whole = train(make("whole"), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER)
+    project, learn = make("cut"), train_adapter._Training.learn
+    for kill in kills:
+
+        def stop(training: train_adapter._Training, kill: int = kill) -> None:
+            if training.step == kill:
+                raise KeyboardInterrupt
+            learn(training)
+
+        monkeypatch.setattr(train_adapter._Training, "learn", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(project, open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER)
+    monkeypatch.setattr(train_adapter._Training, "learn", learn)
+    assert train(project, open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER).id == whole.id
+    assert not list((project.root / "cache" / "reward").glob("*"))  # the checkpoint has done its work
+
+
+# ---- what a user can mend ----
+
+
+def test_too_few_preferences(make: Make, trunk: Trunk) -> None:
+    with pytest.raises(UserError, match=r"has 7 train preferences.*needs at least 20"):
+        train(make("p"), trunk, letter_rows(10), LINEAR)
+
+
+def test_nothing_held_out(make: Make, trunk: Trunk) -> None:
+    with pytest.raises(UserError, match=r"0 held-out preferences") as found:
+        train(make("p"), trunk, letter_rows(30, held_out=0.0), LINEAR)
+    assert "prompts.held_out_share" in found.value.fix
+
+
+def test_all_ties(make: Make, trunk: Trunk) -> None:
+    rows = [one | {"target": 0.5} for one in letter_rows(60)]
+    with pytest.raises(UserError, match="42 of them ties"):
+        train(make("p"), trunk, rows, LINEAR)
+
+
+def test_a_single_prompt(make: Make, trunk: Trunk) -> None:
+    rows = [row("same?", f"a {number}", f"b {number}", 1.0) for number in range(30)] + letter_rows(3, held_out=1.0)
+    with pytest.raises(UserError, match="about one prompt"):
+        train(make("p"), trunk, rows, LINEAR)
+
+
+def test_no_such_dataset(make: Make, trunk: Trunk) -> None:
+    with pytest.raises(UserError, match="there is no artifact"):
+        train_reward_model(make("p"), LINEAR, "dataset-0000000000000000", trunk, seed=1)
+
+
+def test_layers_are_shares_of_the_depth() -> None:
+    assert layer_numbers((0.7,), 30) == (21,)
+    assert layer_numbers((0.5, 0.5, 1.0), 30) == (15, 30)
+    assert layer_numbers((0.01,), 2) == (1,)
