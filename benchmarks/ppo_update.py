@@ -55,8 +55,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     trunk.eos_ids = frozenset()  # every run does the same work
     generator = torch.Generator().manual_seed(0)
     prompts = {
-        str(number): torch.randint(5, 49_000, (arguments.prompt,), generator=generator).tolist()
-        for number in range(arguments.batch * arguments.updates)
+        str(number): torch.randint(5, 49_000, (arguments.prompt,), generator=generator).tolist() for number in range(arguments.batch * arguments.updates)
     }
     settings = PPOSettings(
         updates=arguments.updates, samples=arguments.batch, group_size=1, epochs=arguments.epochs, rank=arguments.rank, lr=1e-5,

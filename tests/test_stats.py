@@ -154,12 +154,7 @@ OBSERVERS = {
     "C": ". 3 3 3 2 3 4 2 2 5 1 .",
     "D": "1 2 3 3 2 4 4 1 2 5 1 .",
 }
-PUBLISHED = [
-    (unit, observer, int(value))
-    for observer, line in OBSERVERS.items()
-    for unit, value in enumerate(line.split())
-    if value != "."
-]
+PUBLISHED = [(unit, observer, int(value)) for observer, line in OBSERVERS.items() for unit, value in enumerate(line.split()) if value != "."]
 
 
 @pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
@@ -247,9 +242,7 @@ def test_alpha_interval_holds_alpha(level: Level) -> None:
 def test_alpha_interval_draws_questions() -> None:
     # 400 questions, two annotators who agree on three in four, answers even: alpha 1/2, and the sampling error of an
     # agreement rate: 2 x 1.96 sqrt(3/16 / 400)
-    ratings = [
-        (f"{q}", annotator, (q // 4 + (q % 4 == 0 and annotator == "y")) % 2) for q in range(400) for annotator in "xy"
-    ]
+    ratings = [(f"{q}", annotator, (q // 4 + (q % 4 == 0 and annotator == "y")) % 2) for q in range(400) for annotator in "xy"]
     got = alpha_interval(ratings, seed=0, resamples=1000)
     half = 2 * 1.96 * math.sqrt(3 / 16 / 400)
     assert got.value == pytest.approx(0.5, abs=1e-2)

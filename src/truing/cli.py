@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from truing.rounds import Turn
     from truing.store.project import Project
 
-app = typer.Typer(help="Close the RLHF loop: people judge, a reward model learns, PPO tunes, evaluation decides.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app = typer.Typer(
+    help="Close the RLHF loop: people judge, a reward model learns, PPO tunes, evaluation decides.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
 prompts_app = typer.Typer(help="The prompts of a project.", no_args_is_help=True)
 reward_app = typer.Typer(help="Reward models.", no_args_is_help=True)
 round_app = typer.Typer(help="Whole turns of the loop.", no_args_is_help=True)
@@ -52,10 +57,7 @@ def init(
     from truing.store.project import create_project, open_project
 
     speak_json(json)
-    text = commented_toml()
-    if simulated:
-        text = text.replace('# feedback = "people"', 'feedback = "simulated"')
-    create_project(folder, settings=text)
+    create_project(folder, settings=commented_toml({"round": {"feedback": "simulated"}} if simulated else None))
     added = 0
     if everyday:
         added = _bring(open_project(folder), [])["added"]
@@ -74,7 +76,10 @@ def prompts_import(
         if not files and not everyday:
             raise UserError("no file was named", fix="truing prompts import FILE, or --everyday")
         done = _bring(opened, files or [], everyday=everyday)
-        say(f"{done['added']} prompts came in ({done['held_out']} held out), {done['duplicates']} were there already, {done['refused']} refused", then="truing sample")
+        say(
+            f"{done['added']} prompts came in ({done['held_out']} held out), {done['duplicates']} were there already, {done['refused']} refused",
+            then="truing sample",
+        )
         result(done)
 
 
@@ -210,7 +215,9 @@ def tune(
     with _turn(project, set_, json, force) as turn:
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
-        say(f"{policy.id}: score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates", then="truing evaluate")
+        say(
+            f"{policy.id}: score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates", then="truing evaluate"
+        )
         result({"policy": policy.id, **facts})
 
 
@@ -367,7 +374,16 @@ def _between(number: dict[str, Any]) -> str:
 
 def _annotator_row(row: dict[str, Any]) -> list[str]:
     gold = f"{row['gold_right']}/{row['gold_n']}"
-    return [row["name"], str(row["n"]), f"{row['trust']:.2f}", _share(row["agreement"]), gold, _share(row["side_bias"]), _share(row["tie_rate"]), _share(row["median_active_s"], 1)]
+    return [
+        row["name"],
+        str(row["n"]),
+        f"{row['trust']:.2f}",
+        _share(row["agreement"]),
+        gold,
+        _share(row["side_bias"]),
+        _share(row["tie_rate"]),
+        _share(row["median_active_s"], 1),
+    ]
 
 
 def _share(value: Any, digits: int = 2) -> str:

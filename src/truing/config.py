@@ -122,15 +122,16 @@ def build(kind: type[S], section: str, values: Mapping[str, Any]) -> S:
         raise SettingError(f"{section}.{key} = {first['input']!r}: {first['msg']}", fix=f"change {section}.{key}{meaning}") from error
 
 
-def commented_toml() -> str:
-    """The text of a fresh truing.toml: every setting with its meaning and default, commented out."""
-    lines = ["# Truing's settings. Every line below is a default: uncomment one to change it.", ""]
+def commented_toml(values: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """The text of a fresh truing.toml: every setting with its meaning and default, commented out but for those that `values` sets."""
+    lines = ["# Truing's settings. A line that is commented out shows a default: uncomment it to change it.", ""]
     for section in SECTIONS:
         kind = section_class(section)
         lines += [f"[{section}]", f"# {(kind.__doc__ or '').strip().splitlines()[0]}"]
         for name, field in kind.model_fields.items():
-            meaning = " ".join((field.description or "").split())
-            lines.append(f"# {name} = {_toml_value(field.get_default(call_default_factory=True))}  # {meaning}")
+            chosen = (values or {}).get(section, {})
+            line = f"{name} = {_toml_value(chosen.get(name, field.default))}  # {field.description}"
+            lines.append(line if name in chosen else f"# {line}")
         lines.append("")
     return "\n".join(lines)
 

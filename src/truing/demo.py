@@ -14,6 +14,14 @@ from truing.rounds import Turn, honest_accuracy, report, run_round
 from truing.store.project import SETTINGS_FILE, Project, create_project, open_project
 from truing.store.tables import Annotator, AnnotatorKind, Run
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "round": {"feedback": "simulated"},
+    "samples": {"per_prompt": 3},
+    "feedback": {"pairs": 700},
+    "tune": {"updates": 16, "layers": "top-half"},
+}
+"""What the demo changes: settings for a crowd that never tires, and for a laptop."""
+
 
 def run_demo(folder: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
     """Make the demo's project, or go on with it, and run its first round.
@@ -22,7 +30,7 @@ def run_demo(folder: Path, seed: int, overrides: list[str]) -> dict[str, Any]:
         what `truing demo --json` prints.
     """
     if not (folder / SETTINGS_FILE).exists():
-        create_project(folder, settings=commented_toml().replace('# feedback = "people"', 'feedback = "simulated"'))
+        create_project(folder, settings=commented_toml(SETTINGS))
     project = open_project(folder, overrides)
     import_prompts(project, project.settings(PromptSettings), [everyday_prompts()])
     turn = Turn(project, seed=seed)
@@ -70,7 +78,9 @@ def _tell(summary: dict[str, Any], page: Path, folder: Path) -> None:
     say(str(summary["sentence"]))
     warned = f"; warnings: {', '.join(summary['warnings'])}" if summary["warnings"] else ""
     say(f"the tuned policy is {summary['kl_nats']:.1f} nats an answer from the base, with {summary['distinct2_ratio']:.0%} of its variety{warned}")
-    say(f"the reward model is right in {summary['reward_accuracy']:.0%} of honest judgements it never saw; least trusted: {', '.join(summary['least_trusted'])}")
+    say(
+        f"the reward model is right in {summary['reward_accuracy']:.0%} of honest judgements it never saw; least trusted: {', '.join(summary['least_trusted'])}"
+    )
     say(f"report: {page}", then=f"cd {folder} && truing chat    (or: truing round next)")
 
 

@@ -229,7 +229,9 @@ def seal(turn: Turn) -> Artifact:
         parents.append(turn.parent.made["round"])
     settings = {section: dict(project.raw_settings(section)) for section in SECTIONS if project.raw_settings(section)}
     made = {stage: value for stage, value in turn.made.items() if stage not in ("round", "report")}
-    artifact = write_artifact(project.artifacts, "round", lambda folder: None, parents=parents, settings=settings, seed=turn.seed, facts={"number": turn.number, "made": made})
+    artifact = write_artifact(
+        project.artifacts, "round", lambda folder: None, parents=parents, settings=settings, seed=turn.seed, facts={"number": turn.number, "made": made}
+    )
     record_artifact(project, artifact.id, artifact.manifest)
     turn.note(round=artifact.id)
     with project.database.write() as session:

@@ -150,9 +150,7 @@ def know_policy(project: Project, policy_id: str, model: str, parent_id: str | N
     """Make the store know a policy; knowing it twice is no harm."""
     with project.database.write() as session:
         if session.get(Policy, policy_id) is None:
-            session.add(
-                Policy(id=policy_id, model=model, artifact_id=None if policy_id == "base" else policy_id, parent_id=parent_id, created_at=now())
-            )
+            session.add(Policy(id=policy_id, model=model, artifact_id=None if policy_id == "base" else policy_id, parent_id=parent_id, created_at=now()))
 
 
 def count_samples(project: Project) -> Mapping[str, int]:

@@ -213,15 +213,10 @@ def reliability_curve(probabilities: ArrayLike, outcomes: ArrayLike, *, bins: in
     """
     predicted, observed = _probabilities(probabilities=probabilities, outcomes=outcomes)
     which = _bins(predicted, bins)
-    return [
-        ReliabilityRow(float(predicted[rows].mean()), float(observed[rows].mean()), int(rows.sum()))
-        for rows in (which == i for i in np.unique(which))
-    ]
+    return [ReliabilityRow(float(predicted[rows].mean()), float(observed[rows].mean()), int(rows.sum())) for rows in (which == i for i in np.unique(which))]
 
 
-def expected_calibration_error(
-    probabilities: ArrayLike, outcomes: ArrayLike, *, bins: int = 10, weights: ArrayLike | None = None
-) -> float:
+def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, *, bins: int = 10, weights: ArrayLike | None = None) -> float:
     """Mean distance of predicted from observed over the bins of `reliability_curve`, in [0, 1] (Naeini et al. 2015).
 
     Biased upwards for few rows a bin: even a perfect model has about sqrt(p q / rows in a bin) of it.

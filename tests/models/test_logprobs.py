@@ -105,7 +105,10 @@ def test_mean_logprobs_is_the_mean_over_a_responses_own_tokens(trunk: Trunk) -> 
     responses = [*RESPONSES, []]
     found = mean_logprobs(trunk, [*PROMPTS, [5]], responses, size=2)
     with torch.no_grad():
-        each = [response_logprobs(trunk, collate([prompt], [response], trunk.pad_id), 1.0).logprobs.mean() for prompt, response in zip(PROMPTS, RESPONSES, strict=True)]
+        each = [
+            response_logprobs(trunk, collate([prompt], [response], trunk.pad_id), 1.0).logprobs.mean()
+            for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
+        ]
     assert found == pytest.approx([*map(float, each), 0.0], abs=1e-5)
 
 

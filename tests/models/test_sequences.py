@@ -26,7 +26,9 @@ def test_every_response_token_is_found_exactly_once(rows: list[tuple[list[int], 
 def test_the_predicting_state_stands_one_before_the_reading_state(rows: list[tuple[list[int], list[int]]]) -> None:
     batch = collate([prompt for prompt, _ in rows], [response for _, response in rows], PAD)
     height, width = batch.input_ids.shape
-    places = torch.stack([torch.arange(height)[:, None].expand(height, width), torch.arange(width).expand(height, width)], dim=2)  # "hidden states" that say where they stand
+    places = torch.stack(
+        [torch.arange(height)[:, None].expand(height, width), torch.arange(width).expand(height, width)], dim=2
+    )  # "hidden states" that say where they stand
     reading, predicting = batch.reading(places), batch.predicting(places)
     expected = [[row, len(prompt) + step] for row, (prompt, response) in enumerate(rows) for step in range(len(response))]
     assert reading.tolist() == expected

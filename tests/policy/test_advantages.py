@@ -136,9 +136,7 @@ def test_whiten_is_a_constant() -> None:
 
 # ---- groups ----
 
-groups = st.integers(2, 5).flatmap(
-    lambda g: st.lists(st.lists(numbers, min_size=g, max_size=g), min_size=1, max_size=3)
-)
+groups = st.integers(2, 5).flatmap(lambda g: st.lists(st.lists(numbers, min_size=g, max_size=g), min_size=1, max_size=3))
 
 
 def test_leave_one_out_by_hand() -> None:

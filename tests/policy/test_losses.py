@@ -217,10 +217,7 @@ def test_microbatches_add_up_to_the_minibatch(loss: Loss, size: int) -> None:
     whole, parts = x.clone().requires_grad_(), x.clone().requires_grad_()
     expected = loss(whole, a, b, mask)
     backward(expected[0])
-    got = [
-        loss(*split, denominator=mask.sum())
-        for split in zip(*(torch.split(tensor, size) for tensor in (parts, a, b, mask)), strict=True)
-    ]
+    got = [loss(*split, denominator=mask.sum()) for split in zip(*(torch.split(tensor, size) for tensor in (parts, a, b, mask)), strict=True)]
     backward([part[0] for part in got])
     for one, many in zip(expected, zip(*got, strict=True), strict=True):
         torch.testing.assert_close(sum(many), one, rtol=0, atol=1e-12)

@@ -23,7 +23,9 @@ def trunk(tiny_model: Path) -> Trunk:
 
 def items(count: int, seed: int = 0) -> list[Item]:
     rng = random.Random(seed)
-    return [(tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30))), tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30)))) for _ in range(count)]
+    return [
+        (tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30))), tuple(rng.randrange(3, 200) for _ in range(rng.randint(1, 30)))) for _ in range(count)
+    ]
 
 
 def test_shorten_keeps_the_last_tokens() -> None:

@@ -194,9 +194,7 @@ def test_parents_settings_and_head_are_in_the_artifact(make: Make, trunk: Trunk)
 
 
 @pytest.mark.parametrize("kills", [[1], [5], [3, 4, 11]])
-def test_a_resumed_adapter_run_equals_an_unbroken_one_to_the_bit(
-    make: Make, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kills: list[int]
-) -> None:
+def test_a_resumed_adapter_run_equals_an_unbroken_one_to_the_bit(make: Make, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kills: list[int]) -> None:
     rows = letter_rows(60)
     whole = train(make("whole"), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER)
     project, learn = make("cut"), train_adapter._Training.learn

@@ -47,7 +47,7 @@ class CrowdSettings(Settings):
     spoilers: int = Field(3, ge=0, description="how many of them are careless or biased: a random clicker, one always left, one who ties")
     taste_spread: float = Field(0.25, ge=0, description="standard deviation of an annotator's weights around the population's, as a share of them")
     noise: float = Field(0.5, ge=0, description="scale of the logistic noise on the utility difference, in utility units")
-    tie_width: float = Field(0.2, ge=0, description="utility difference below which it is a tie, in utility units")
+    tie_width: float = Field(1.0, ge=0, description="utility difference below which it is a tie, in utility units")
 
 
 class Text(NamedTuple):

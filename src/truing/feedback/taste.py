@@ -17,10 +17,10 @@ from truing.feedback.words import ASKING, GREETINGS, LIST_LINE, LIST_OPENING, ST
 
 POPULATION: Mapping[str, float] = MappingProxyType(
     {
-        "complete": 2.5,
+        "complete": 4.0,
         "brief": 1.5,
         "warm": 1.5,
-        "to_the_point": 2.5,
+        "to_the_point": 2.0,
         "fluent": 1.5,
         "substance": 1.0,
         "listing": -2.0,

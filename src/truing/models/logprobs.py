@@ -13,7 +13,7 @@ from torch import Tensor
 from truing.models.sequences import Batch, collate, length_buckets
 from truing.models.trunk import Trunk
 
-CHUNK = 512  # rows of logits at a time: 512 x 49,152 in fp32 is 100 MB
+CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
 
 
 class TokenLogprobs(NamedTuple):
@@ -36,7 +36,9 @@ def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden:
 
 
 @torch.no_grad()
-def mean_logprobs(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, temperature: float = 1.0, size: int = 32) -> list[float]:
+def mean_logprobs(
+    trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, temperature: float = 1.0, size: int = 32
+) -> list[float]:
     """Mean log-probability per token of each response, in nats, under the adapter that is on. An empty response has 0."""
     found = [0.0] * len(prompts)
     filled = [index for index, response in enumerate(responses) if response]
@@ -53,7 +55,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     """(N,) log softmax(rows W' / temperature)[target] and the entropy of that distribution."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, softcap: float | None
     ) -> tuple[Tensor, Tensor]:
         wants_gradient = ctx.needs_input_grad[0]
@@ -63,26 +65,31 @@ class _SelectedLogprobs(torch.autograd.Function):
         slope = torch.empty_like(rows) if wants_gradient else None
         for start in range(0, len(rows), CHUNK):
             here = slice(start, start + CHUNK)
-            logits = torch.nn.functional.linear(rows[here], weight, bias).to(precision)
-            if softcap is not None:
-                logits = softcap * torch.tanh(logits / softcap)
-            scaled = logits / temperature if temperature != 1 else logits
-            log_total = scaled.logsumexp(1)
+            scaled = torch.nn.functional.linear(rows[here], weight, bias).to(precision)
+            bend = None if softcap is None else torch.tanh(scaled / softcap)
+            scaled = scaled.div_(temperature) if bend is None else bend * (softcap / temperature)
             chosen = targets[here, None]
-            logprobs[here] = scaled.gather(1, chosen)[:, 0] - log_total
-            probabilities = (scaled - log_total[:, None]).exp_()
-            entropy[here] = log_total - (probabilities * scaled).sum(1)
+            top = scaled.amax(1, keepdim=True)
+            picked = scaled.gather(1, chosen)[:, 0]
+            weights = (scaled - top).exp_()
+            total = weights.sum(1)
+            log_total = top[:, 0] + total.log()
+            logprobs[here] = picked - log_total
+            entropy[here] = log_total - torch.linalg.vecdot(weights, scaled) / total
             if slope is not None:
-                upward = probabilities.neg_().scatter_add_(1, chosen, torch.ones_like(chosen, dtype=precision))
-                if softcap is not None:
-                    upward *= 1 - (logits / softcap) ** 2
-                slope[here] = (upward / temperature).to(rows.dtype) @ weight
+                # d logprob / d row = (W[target] - sum_v p_v W[v]) / temperature, each term bent where the logits are capped
+                pull = weight[chosen[:, 0]].to(precision)
+                if bend is not None:
+                    pull = pull * (1 - bend.gather(1, chosen) ** 2)
+                    weights *= 1 - bend**2
+                mean = (weights.to(rows.dtype) @ weight).to(precision) / total[:, None]
+                slope[here] = ((pull - mean) / temperature).to(rows.dtype)
         if slope is not None:
             ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return (slope * grad_logprobs[:, None]).to(slope.dtype), None, None, None, None, None

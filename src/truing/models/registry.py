@@ -123,7 +123,9 @@ def _convert(gguf: Path, place: Path) -> None:
             os.replace(temporary, place)
     except OSError as error:
         if error.errno == 28:
-            raise UserError(f"the disk of {place.parent} is full: the model needs 0.6 GB", fix="free some space, or set TRUING_CACHE to a folder on another disk") from error
+            raise UserError(
+                f"the disk of {place.parent} is full: the model needs 0.6 GB", fix="free some space, or set TRUING_CACHE to a folder on another disk"
+            ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

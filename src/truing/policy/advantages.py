@@ -12,9 +12,7 @@ from truing.policy.losses import masked_mean, require_same_shape
 
 
 @torch.no_grad()
-def gae(
-    rewards: Tensor, values: Tensor, *, mask: Tensor | None = None, gamma: float, lam: float
-) -> tuple[Tensor, Tensor]:
+def gae(rewards: Tensor, values: Tensor, *, mask: Tensor | None = None, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2015, eq. 16, arXiv:1506.02438).
 
         delta_t = r_t + gamma V_{t+1} - V_t,    A_t = delta_t + gamma lambda A_{t+1},    R_t = A_t + V_t

@@ -38,7 +38,9 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
         os.replace(temporary, place)
     except OSError as error:
         if error.errno == 28:
-            raise UserError(f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before") from error
+            raise UserError(
+                f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before"
+            ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

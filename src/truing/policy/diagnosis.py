@@ -129,7 +129,7 @@ def _negative_kl(rows: Rows) -> Said:
     return (
         f"KL is {_mean(kl):.3f} nats per response with a standard error of {error:.3f}: a KL is never negative",
         "the log-probabilities are of another distribution than the answers': another temperature (samples.temperature), a wrong mask, "
-        "or a reference with dropout; model.dtype=\"fp32\" rules rounding out",
+        'or a reference with dropout; model.dtype="fp32" rules rounding out',
     )
 
 

@@ -100,9 +100,7 @@ def clipped_surrogate(
     return PolicyLoss(loss, clip_fraction, kl_old, max_ratio)
 
 
-def reinforce(
-    logprobs: Tensor, advantages: Tensor, mask: Tensor, *, denominator: Tensor | float | None = None
-) -> Tensor:
+def reinforce(logprobs: Tensor, advantages: Tensor, mask: Tensor, *, denominator: Tensor | float | None = None) -> Tensor:
     """The score-function loss, L = -mean_t logprob_t A_t, whose gradient is the policy gradient's negative -> ().
 
     Williams 1992, "Simple statistical gradient-following algorithms", doi:10.1007/BF00992696. Its value means

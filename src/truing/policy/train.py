@@ -144,6 +144,7 @@ class Learner:
             self.trunk.add_adapter(ROLE, rank=settings.rank, alpha=2 * settings.rank, seed=seed_from(self.seed, "adapter"), top_layers=top)
         else:
             artifact = load_artifact(artifacts, parent)
+            _require_same_shape(settings, artifact)
             self.trunk.load_adapter(ROLE, artifact.path / "adapter")
             if self.head is not None and (artifact.path / "value_head.safetensors").exists():
                 self.head.load_state_dict(load_file(artifact.path / "value_head.safetensors"))
@@ -166,7 +167,12 @@ class Learner:
         targets: Targets = self.algorithm.targets(rollout, self.settings)
         beta = self.kl.beta
         steps = self._learn(rollout, targets)
-        row = {"update": self.done + 1.0, **measure(rollout, targets, steps, beta=beta, lr=self.optimizer.param_groups[0]["lr"], score_clip=self.settings.score_clip)}
+        row = {
+            "update": self.done + 1.0,
+            **measure(rollout, targets, steps, beta=beta, lr=self.optimizer.param_groups[0]["lr"], score_clip=self.settings.score_clip),
+        }
+        if self.settings.kl_target_nats is not None:
+            row["objective/kl_target"] = self.settings.kl_target_nats
         self.kl.update(row["objective/kl"], len(chosen))
         self.rows.append(row)
         for place in range(min(SHOWN, len(chosen))):
@@ -204,17 +210,20 @@ class Learner:
         return steps
 
     def _minibatches(self, rollout: Rollout, epoch: int) -> list[list[int]]:
-        """Numbers of the rollout's parts, dealt into minibatches in another order each epoch. Parts themselves never change: see `Rollout`."""
+        """The rollout's minibatches in another order each epoch. Parts themselves never change: see `Rollout`."""
         generator = torch.Generator().manual_seed(seed_from(self.seed, "minibatch", self.done, epoch))
-        order = torch.randperm(len(rollout.parts), generator=generator).tolist()
-        count = min(self.settings.minibatches, len(order))
-        return [sorted(order[start::count]) for start in range(count)]
+        return [rollout.minibatches[number] for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist()]
 
     def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
         """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of tokens."""
         trunk, head, settings = self.trunk, self.head, self.settings
         tokens = float(rollout.mask[[index for part in parts for index in rollout.parts[part]]].sum())
-        seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {"max_ratio": 0.0, "grad_norm": 0.0, "skipped": 0.0}
+        seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {
+            "max_ratio": 0.0,
+            "grad_norm": 0.0,
+            "skipped": 0.0,
+        }
+        warming = self.done < getattr(settings, "critic_warmup", 0)
         self.optimizer.zero_grad(set_to_none=True)
         with trunk.using(ROLE):
             for part in parts:
@@ -225,13 +234,15 @@ class Learner:
                 old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
                 goal = Targets(narrow(targets.advantages), None if targets.returns is None else narrow(targets.returns))
                 losses = self.algorithm.loss(new, old, goal, mask, settings, tokens)
-                warming = losses.value is not None and self.done < getattr(settings, "critic_warmup", 0)
                 (losses.value if warming else losses.total).backward()
                 _add(seen, new, old, losses, mask, tokens)
         if seen["ratio"] > MAX_MEAN_RATIO or seen["kl_old"] > settings.max_kl_old:
             self.optimizer.zero_grad(set_to_none=True)
             seen["skipped"] = 1.0
             return seen
+        if warming:  # the head's loss reaches the adapter through the hidden states: the adapter stays as it is
+            for parameter in trunk.adapter_parameters(ROLE):
+                parameter.grad = None
         seen["grad_norm"] = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
         self.optimizer.step()
         return seen
@@ -281,6 +292,16 @@ class Learner:
         last = self.rows[-1] if self.rows else {}
         kept = ("objective/scores", "objective/kl", "objective/entropy", "response/length", "response/eos_rate", "response/distinct2")
         return {name: last.get(name) for name in kept} | {"updates": self.done, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+
+
+def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:
+    """A policy is tuned further in the adapter that it has: its rank and its layers can't change on the way."""
+    made = parent.manifest["settings"]["settings"]
+    for name in ("rank", "layers"):
+        if made[name] != getattr(settings, name):
+            raise SettingError(
+                f"tune.{name} is {getattr(settings, name)}, but the policy {parent.id} was made with {made[name]}", fix=f"set tune.{name}={made[name]}"
+            )
 
 
 def _narrow(part: list[int], longest: int) -> Any:

@@ -1,6 +1,6 @@
 """The reward stage: a dataset of preferences → a reward model with its card.
 
-    pairs → features (or LoRA) → head fitted by Bradley-Terry → normalised on reference samples → measured on held-out prompts → artifact
+pairs → features (or LoRA) → head fitted by Bradley-Terry → normalised on reference samples → measured on held-out prompts → artifact
 """
 
 import json

@@ -1,0 +1,190 @@
+"""The commands as a user types them: help at once, mistakes told with what and fix, results as one JSON object."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from truing.config import commented_toml
+from truing.store.project import create_project
+
+
+def truing(*words: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    finished = subprocess.run([sys.executable, "-m", "truing", *words], cwd=cwd, capture_output=True, text=True, env=environment)
+    if check:
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def last(finished: subprocess.CompletedProcess[str]) -> dict[str, object]:
+    return dict(json.loads(finished.stdout.splitlines()[-1]))
+
+
+def refused(finished: subprocess.CompletedProcess[str], *needles: str) -> None:
+    """Exit code 2, what and fix, no traceback."""
+    assert finished.returncode == 2, finished.stdout + finished.stderr
+    assert "Traceback" not in finished.stderr
+    for needle in ("error:", "fix:", *needles):
+        assert needle in finished.stderr.replace("\n", " "), finished.stderr
+
+
+def test_help_lists_the_stages_in_the_order_of_the_data() -> None:
+    text = truing("--help").stdout
+    order = [
+        text.index(f" {name} ")
+        for name in ("init", "sample", "annotate", "quality", "preferences", "import", "export", "tune", "evaluate", "report", "lineage", "chat", "demo")
+    ]
+    assert order == sorted(order)
+
+
+def test_help_needs_no_torch_and_little_beside() -> None:
+    """Under half a second on an idle laptop. A clock in a test lies, so this counts what is loaded instead."""
+    code = (
+        "import sys, truing.cli; print(len(sys.modules)); assert not {'torch','sqlalchemy','numpy','transformers','pydantic','rich.table'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "project"
+    settings = {
+        "model": {"name": str(tiny_model), "dtype": "fp32"},
+        "samples": {"max_new_tokens": 8, "temperature": 1.0},
+        "feedback": {"pairs": 70},
+        "tune": {"updates": 2, "samples": 8},
+        "evaluation": {"resamples": 100},
+        "round": {"feedback": "simulated"},
+    }
+    create_project(folder, settings=commented_toml(settings))
+    (folder / "prompts.txt").write_text("".join(f"Say something kind about number {number}.\n" for number in range(60)))
+    return folder
+
+
+def test_every_stage_alone(small: Path) -> None:
+    """The loop by hand, one command a stage, each with its JSON."""
+    assert last(truing("prompts", "import", "prompts.txt", "--json", cwd=small))["added"] == 60
+    assert last(truing("sample", "--json", cwd=small))["n"] == 120
+    assert last(truing("annotate", "--simulated", "--json", cwd=small))["judgements"]
+    assert "alpha" in last(truing("quality", "--json", cwd=small))
+    assert last(truing("preferences", "--json", cwd=small))["dataset"]
+    reward = last(truing("reward", "train", "--json", cwd=small))
+    assert {"accuracy", "accuracy_low", "accuracy_high", "n_test"} <= reward.keys()
+    assert last(truing("reward", "card", "--json", cwd=small))["accuracy"]
+    policy = last(truing("tune", "--algorithm", "rloo", "--json", cwd=small))["policy"]
+    assert last(truing("evaluate", "--json", cwd=small))["win_rate"]
+    assert Path(small, str(last(truing("report", "--json", cwd=small))["report"])).exists()
+    assert last(truing("lineage", str(policy), "--json", cwd=small))["ancestors"]
+    (only,) = last(truing("round", "status", "--json", cwd=small))["rounds"]  # type: ignore[misc]
+    assert only["number"] == 1
+    # Each says what to type next, and a second call answers from what the first made.
+    again = truing("reward", "train", cwd=small)
+    assert "next: truing reward card" in again.stdout
+    assert str(reward["reward"]) in again.stdout
+
+
+def test_chat_answers_a_line(small: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "truing", "chat", "base"],
+        cwd=small,
+        input="Hello\n\n",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) >= 1
+
+
+def test_export_and_import_round_trip(small: Path, tmp_path: Path) -> None:
+    truing("prompts", "import", "prompts.txt", cwd=small)
+    written = last(truing("export", "native", str(tmp_path / "log.jsonl"), "--json", cwd=small))
+    truing("init", str(tmp_path / "other"))
+    back = last(truing("import", str(tmp_path / "log.jsonl"), "--format", "native", "--json", "--project", str(tmp_path / "other")))
+    assert back
+    assert written["written"] is not None
+
+
+# A user's mistakes ---------------------------------------------------------------------------------------------------
+
+
+def test_not_a_project(tmp_path: Path) -> None:
+    refused(truing("sample", cwd=tmp_path, check=False), "truing init")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_project_twice(tmp_path: Path) -> None:
+    truing("init", str(tmp_path / "p"))
+    refused(truing("init", str(tmp_path / "p"), check=False), "is a project already")
+
+
+def test_an_empty_project(tmp_path: Path) -> None:
+    truing("init", str(tmp_path / "p"))
+    for words in (("sample",), ("round", "run")):
+        refused(truing(*words, "--project", str(tmp_path / "p"), check=False), "truing prompts import")
+    refused(truing("quality", "--project", str(tmp_path / "p"), check=False))
+    refused(truing("reward", "card", "--project", str(tmp_path / "p"), check=False), "truing reward train")
+
+
+def test_a_wrong_file(tmp_path: Path) -> None:
+    truing("init", str(tmp_path / "p"))
+    refused(truing("prompts", "import", "nowhere.jsonl", "--project", str(tmp_path / "p"), check=False), "nowhere.jsonl")
+    (tmp_path / "bad.jsonl").write_text("not json\n")
+    refused(truing("import", str(tmp_path / "bad.jsonl"), "--format", "trl", "--project", str(tmp_path / "p"), check=False))
+    refused(truing("import", str(tmp_path / "bad.jsonl"), "--format", "nonsense", "--project", str(tmp_path / "p"), check=False), "hh-rlhf")
+
+
+def test_an_unknown_setting_names_the_nearest(tmp_path: Path) -> None:
+    truing("init", str(tmp_path / "p"), "--everyday")
+    refused(truing("sample", "--set", "samples.temprature=1", "--project", str(tmp_path / "p"), check=False), "did you mean `temperature`")
+    refused(truing("sample", "--set", "sample.temperature=1", "--project", str(tmp_path / "p"), check=False), "did you mean `samples`")
+    refused(truing("sample", "--set", "samples.temperature=9", "--project", str(tmp_path / "p"), check=False), "samples.temperature")
+    refused(truing("tune", "--algorithm", "pppo", "--project", str(tmp_path / "p"), check=False))
+
+
+def test_a_missing_model(tmp_path: Path) -> None:
+    truing("init", str(tmp_path / "p"), "--everyday")
+    for name in ("/nowhere/model", "nobody/no-such-model", "nonsense"):
+        refused(truing("sample", "--set", f"model.name={name}", "--project", str(tmp_path / "p"), check=False), name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        truing("init", str(disk / "p"))
+        with (disk / "filler").open("wb") as file:
+            while file.write(b"0" * 4096):
+                try:
+                    file.flush()
+                except OSError:
+                    break
+        refused(truing("prompts", "import", "--everyday", "--project", str(disk / "p"), check=False), "disk is full")
+        (disk / "filler").unlink()
+        assert last(truing("prompts", "import", "--everyday", "--json", "--project", str(disk / "p")))["added"] == 480
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_ctrl_c_leaves_the_work_resumable(small: Path) -> None:
+    """SIGINT ends a stage with 130 and a word about going on."""
+    import signal
+
+    truing("prompts", "import", "prompts.txt", cwd=small)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=400"], cwd=small, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "go on from here" in errors

@@ -1,0 +1,148 @@
+"""Whole rounds on a tiny model: the same seed gives the same artifacts, a killed round goes on to the same ones, and a second round builds on the first."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from truing.artifacts import ancestors, artifact_ids, load_artifact
+from truing.config import commented_toml
+from truing.errors import SettingError, UserError
+from truing.prompts import PromptSettings, import_prompts
+from truing.rounds import Turn, honest_accuracy, report, run_round, weakest_first
+from truing.store.project import Project, create_project, open_project
+
+STAGES = ("dataset", "reward", "policy", "evaluation", "round")
+
+
+def make_project(folder: Path, model: Path) -> Project:
+    """A project on which a round takes a few seconds."""
+    settings = {
+        "round": {"feedback": "simulated"},
+        "model": {"name": str(model), "dtype": "fp32"},
+        "samples": {"max_new_tokens": 8, "temperature": 1.0},
+        "feedback": {"pairs": 70},
+        "tune": {"updates": 3, "samples": 8},
+        "evaluation": {"resamples": 100},
+    }
+    project = open_project(create_project(folder, settings=commented_toml(settings)))
+    file = folder / "prompts.txt"
+    file.write_text("".join(f"Say something kind about number {number}.\n" for number in range(60)))
+    import_prompts(project, PromptSettings(), [file])
+    return project
+
+
+def made(turn: Turn) -> dict[str, str]:
+    return {stage: turn.made[stage] for stage in STAGES}
+
+
+def test_two_rounds_in_a_row(tmp_path: Path, tiny_model: Path) -> None:
+    project = make_project(tmp_path / "one", tiny_model)
+    first = Turn(project, seed=7)
+    run_round(first)
+    page = report(first).read_text()
+    assert "Round 1" in page
+    assert 0 <= honest_accuracy(first).value <= 1
+    second = Turn(project, new=True)
+    assert (second.number, second.parent_policy, second.seed) == (2, first.made["policy"], 7)
+    run_round(second)
+    facts = load_artifact(project.artifacts, second.made["evaluation"]).facts
+    assert set(facts["against"]) == {"base", first.made["policy"]}
+    page = report(second).read_text()
+    assert "Round 2" in page
+    lineage = {artifact.id for _, artifact in ancestors(project.artifacts, second.made["round"])}
+    assert set(made(first).values()) | set(made(second).values()) <= lineage
+    assert load_artifact(project.artifacts, second.made["policy"]).parents == sorted([first.made["policy"], second.made["reward"]])
+    rows = [json.loads(line) for line in (load_artifact(project.artifacts, second.made["dataset"]).path / "pairs.jsonl").read_text().splitlines()]
+    one_round = [json.loads(line) for line in (load_artifact(project.artifacts, first.made["dataset"]).path / "pairs.jsonl").read_text().splitlines()]
+    assert {row["question_id"] for row in one_round} < {row["question_id"] for row in rows}, "the second dataset holds the judgements of both rounds"
+    # A finished round answers from what it made.
+    before = artifact_ids(project.artifacts)
+    again = Turn(project, 1)
+    run_round(again)
+    assert made(again) == made(first)
+    assert artifact_ids(project.artifacts) == before
+
+
+def test_the_same_seed_gives_the_same_artifacts_and_another_seed_others(tmp_path: Path, tiny_model: Path) -> None:
+    found = []
+    for place, seed in (("a", 3), ("b", 3), ("c", 4)):
+        turn = Turn(make_project(tmp_path / place, tiny_model), seed=seed)
+        run_round(turn)
+        found.append(made(turn))
+    assert found[0] == found[1]
+    assert all(found[0][stage] != found[2][stage] for stage in STAGES)
+
+
+def test_weakest_first_orders_every_training_prompt(tmp_path: Path, tiny_model: Path) -> None:
+    project = make_project(tmp_path / "one", tiny_model)
+    first = Turn(project, seed=7)
+    run_round(first)
+    second = Turn(project, new=True)
+    from truing.rounds import choose_prompts, sample
+
+    choose_prompts(second)
+    order = weakest_first(second, sample(second))
+    assert len(order) == len(set(order)) == 60
+    assert weakest_first(second, second.made["samples"]["batch"]) == order
+
+
+def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None:
+    project = make_project(tmp_path / "one", tiny_model)
+    turn = Turn(project)
+    from truing.rounds import ask_for_feedback, evaluate, tune_policy
+
+    with pytest.raises(UserError, match="truing sample"):
+        ask_for_feedback(turn)
+    with pytest.raises(UserError, match="truing reward train"):
+        tune_policy(turn)
+    with pytest.raises(UserError, match="truing tune"):
+        evaluate(turn)
+
+
+def test_people_are_waited_for(tmp_path: Path, tiny_model: Path) -> None:
+    make_project(tmp_path / "one", tiny_model)
+    project = open_project(tmp_path / "one", ["round.feedback=people", "feedback.pairs=10"])
+    with pytest.raises(UserError, match=r"waits for people: 0 of \d+"):
+        run_round(Turn(project))
+
+
+def test_a_slip_in_the_last_stage_is_told_before_the_first(tmp_path: Path, tiny_model: Path) -> None:
+    make_project(tmp_path / "one", tiny_model)
+    turn = Turn(open_project(tmp_path / "one", ["tune.epoch=3"]))
+    with pytest.raises(SettingError, match=r"no setting tune\.epoch\n  fix: did you mean `epochs`"):
+        run_round(turn)
+    assert turn.made == {}
+
+
+@pytest.mark.slow
+def test_kill_at_random_moments_and_the_same_command_gives_the_unbroken_result(tmp_path: Path, tiny_model: Path) -> None:
+    """kill -9 at ten random moments of `truing round run`: the final artifacts equal the unbroken run's (fp32)."""
+    whole = Turn(make_project(tmp_path / "whole", tiny_model), seed=5)
+    run_round(whole)
+    make_project(tmp_path / "killed", tiny_model).database.close()
+    command = [sys.executable, "-m", "truing", "round", "run", "--seed", "5", "--project", str(tmp_path / "killed"), "--json"]
+    draw = random.Random(11)
+    start = time.monotonic()
+    subprocess.run([*command[:4], "status", *command[6:]], check=True, capture_output=True)
+    overhead = time.monotonic() - start  # what it takes to start at all
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            process.wait(timeout=overhead + draw.uniform(2, 9))
+            break  # it got to the end before it was killed
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 1
+    finished = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = json.loads(finished.stdout.splitlines()[-1])
+    assert {stage: result[stage] for stage in STAGES[:4]} == {stage: whole.made[stage] for stage in STAGES[:4]}
