@@ -1,6 +1,8 @@
-"""Time of one PPO update on this machine's CPU, and the same of TRL 1.12, the last release that had PPO, where its environment is given.
+"""Time of one PPO update on this machine's CPU, and the same of TRL 1.12, the last release that had PPO, where its
+environment is given.
 
-The work is the same on both sides: random prompts of 64 tokens, 24 new tokens and no end token, LoRA rank 16 on all linear layers, 4 PPO epochs over 16 prompts.
+The work is the same on both sides: random prompts of 64 tokens, 24 new tokens and no end token, LoRA rank 16 on all
+linear layers, 4 PPO epochs over 16 prompts.
 
     python benchmarks/ppo_update.py                                    ours alone
     python benchmarks/ppo_update.py --peer PYTHON --peer-script FILE   both in turn, and the ratio
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -41,7 +44,7 @@ def main() -> None:
     parser.add_argument("--peer", help="python of an environment with trl==1.12.0")
     parser.add_argument("--peer-script", help="peer_trl_ppo.py")
     arguments = parser.parse_args()
-    found = {"machine": machine(), "date": datetime.date.today().isoformat(), "ours": measure(arguments)}
+    found: dict[str, Any] = {"machine": machine(), "date": datetime.date.today().isoformat(), "ours": measure(arguments)}
     if arguments.peer:
         found["peer"] = measure_peer(arguments)
         found["times_faster"] = round(found["peer"]["seconds_per_update"] / found["ours"]["seconds_per_update"], 2)

@@ -53,7 +53,7 @@ def test_help_needs_no_torch_and_little_beside() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "project"
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "model": {"name": str(tiny_model), "dtype": "fp32"},
         "samples": {"max_new_tokens": 8, "temperature": 1.0},
         "feedback": {"pairs": 70},
@@ -80,8 +80,9 @@ def test_every_stage_alone(small: Path) -> None:
     assert last(truing("evaluate", "--json", cwd=small))["win_rate"]
     assert Path(small, str(last(truing("report", "--json", cwd=small))["report"])).exists()
     assert last(truing("lineage", str(policy), "--json", cwd=small))["ancestors"]
-    (only,) = last(truing("round", "status", "--json", cwd=small))["rounds"]  # type: ignore[misc]
-    assert only["number"] == 1
+    rounds = last(truing("round", "status", "--json", cwd=small))["rounds"]
+    assert isinstance(rounds, list)
+    assert [row["number"] for row in rounds] == [1]
     # Each says what to type next, and a second call answers from what the first made.
     again = truing("reward", "train", cwd=small)
     assert "next: truing reward card" in again.stdout
@@ -180,7 +181,8 @@ def test_ctrl_c_leaves_the_work_resumable(small: Path) -> None:
 
     truing("prompts", "import", "prompts.txt", cwd=small)
     process = subprocess.Popen(
-        [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=400"], cwd=small, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=400"], cwd=small,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     time.sleep(8)

@@ -149,6 +149,12 @@ def test_the_fresh_settings_file_is_every_setting_at_its_default(tmp_path: Path)
         assert build(kind, section, tables[section]) == kind(), section
 
 
+def test_chosen_values_stand_uncommented_in_the_fresh_file(tmp_path: Path) -> None:
+    file = tmp_path / "truing.toml"
+    file.write_text(commented_toml({"prompts": {"held_out_share": 0.5}}), encoding="utf-8")
+    assert read_toml(file) == {section: {"held_out_share": 0.5} if section == "prompts" else {} for section in SECTIONS}
+
+
 def test_every_setting_says_what_it_means() -> None:
     silent = [f"{section}.{name}" for section in SECTIONS for name, field in section_class(section).model_fields.items() if not field.description]
     assert silent == []

@@ -23,7 +23,7 @@ STAGES = ("dataset", "reward", "policy", "evaluation", "round")
 
 def make_project(folder: Path, model: Path) -> Project:
     """A project on which a round takes a few seconds."""
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "round": {"feedback": "simulated"},
         "model": {"name": str(model), "dtype": "fp32"},
         "samples": {"max_new_tokens": 8, "temperature": 1.0},

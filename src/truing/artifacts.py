@@ -1,8 +1,9 @@
 """Artifacts: immutable folders named by the hash of their content.
 
-An artifact is written into a temporary folder beside its place, synced, given its manifest last, and renamed: it is there whole or
-not at all. Its id is `kind-` and the first 16 hex digits of the sha256 of the manifest, which holds the sha256 of every file and the ids of its parents;
-so an id speaks for everything it came from. Times and speeds stay out of artifacts: the same inputs and seed give the same id.
+An artifact is written into a temporary folder beside its place, synced, given its manifest last, and renamed: it is
+there whole or not at all. Its id is `kind-` and the first 16 hex digits of the sha256 of the manifest, which holds the
+sha256 of every file and the ids of its parents; so an id speaks for everything it came from. Times and speeds stay out
+of artifacts: the same inputs and seed give the same id.
 """
 
 import errno

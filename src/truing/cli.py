@@ -1,4 +1,5 @@
-"""The commands, in the order of the data. Each parses, calls one function and prints; torch loads inside the commands that need it."""
+"""The commands, in the order of the data. Each parses, calls one function and prints; torch loads inside the commands
+that need it."""
 
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """Settings: one declaration each, beside the stage that uses it; here is how they are read.
 
-A stage declares `class SampleSettings(Settings)`; `truing.toml` holds a table for each stage, and `--set samples.temperature=0.8` changes one value.
-`SECTIONS` names every table and where it is declared, as text, so that reading one stage's settings imports that stage alone.
+A stage declares `class SampleSettings(Settings)`; `truing.toml` holds a table for each stage, and `--set
+samples.temperature=0.8` changes one value. `SECTIONS` names every table and where it is declared, as text, so that
+reading one stage's settings imports that stage alone.
 """
 
 import difflib
@@ -123,14 +124,16 @@ def build(kind: type[S], section: str, values: Mapping[str, Any]) -> S:
 
 
 def commented_toml(values: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """The text of a fresh truing.toml: every setting with its meaning and default, commented out but for those that `values` sets."""
+    """The text of a fresh truing.toml: every setting with its meaning and default, commented out but for those that
+    `values` sets."""
     lines = ["# Truing's settings. A line that is commented out shows a default: uncomment it to change it.", ""]
     for section in SECTIONS:
         kind = section_class(section)
         lines += [f"[{section}]", f"# {(kind.__doc__ or '').strip().splitlines()[0]}"]
         for name, field in kind.model_fields.items():
             chosen = (values or {}).get(section, {})
-            line = f"{name} = {_toml_value(chosen.get(name, field.default))}  # {field.description}"
+            value = chosen.get(name, field.get_default(call_default_factory=True))
+            line = f"{name} = {_toml_value(value)}  # {' '.join((field.description or '').split())}"
             lines.append(line if name in chosen else f"# {line}")
         lines.append("")
     return "\n".join(lines)

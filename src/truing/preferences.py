@@ -1,11 +1,13 @@
 """Judgements → preferences: graded, weighted, frozen in a dataset artifact.
 
-A dataset is a pure function of the log, the settings and the trust of the annotators. In what order judgements came plays no part; one that was
-superseded, or sent twice, counts once; skips and "both bad" never become a preference; check questions never enter.
+A dataset is a pure function of the log, the settings and the trust of the annotators. In what order judgements came
+plays no part; one that was superseded, or sent twice, counts once; skips and "both bad" never become a preference;
+check questions never enter.
 
-One judgement of strength s says that A is preferred with probability 1 / (1 + exp(-k s)): the Bradley-Terry probability of a lead of k s nats.
-With k = ln 3, each step of strength triples the odds: 3 : 1, 9 : 1, 27 : 1, a tie 1 : 1. A question's target is the trust-weighted mean of what its
-judgements say and of a pseudo-vote for "even": disagreement softens the target, and so does having only distrusted people.
+One judgement of strength s says that A is preferred with probability 1 / (1 + exp(-k s)): the Bradley-Terry probability
+of a lead of k s nats. With k = ln 3, each step of strength triples the odds: 3 : 1, 9 : 1, 27 : 1, a tie 1 : 1. A
+question's target is the trust-weighted mean of what its judgements say and of a pseudo-vote for "even": disagreement
+softens the target, and so does having only distrusted people.
 """
 
 import json

@@ -82,10 +82,12 @@ def everyday_prompts() -> Path:
 def import_prompts(project: Project, settings: PromptSettings, files: list[Path | str]) -> ImportReport:
     """Take in prompts from files, all in one transaction.
 
-    Importing a file twice is no harm: what the store has is counted as a duplicate. So this needs no run of its own. Outer white space of a text is taken off.
+    Importing a file twice is no harm: what the store has is counted as a duplicate. So this needs no run of its own.
+    Outer white space of a text is taken off.
 
     Raises:
-        UserError: a file can't be read at all, or, with `settings.strict`, one of its rows can't be used. Nothing is imported then.
+        UserError: a file can't be read at all, or, with `settings.strict`, one of its rows can't be used. Nothing is
+            imported then.
     """
     sources = [_source(file) for file in files]
     tally = _Tally()

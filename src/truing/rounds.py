@@ -41,8 +41,8 @@ class RoundSettings(Settings):
 def run_round(turn: "Turn") -> dict[str, Any]:
     """One turn of the loop: people's answers in, a better policy and a report out.
 
-    Each line reads its input from the store and writes its output there, so a round that stopped is continued by calling this again, and any
-    stage can be run alone from the command line.
+    Each line reads its input from the store and writes its output there, so a round that stopped is continued by
+    calling this again, and any stage can be run alone from the command line.
 
     Returns:
         what the round made, stage by stage.
@@ -153,11 +153,12 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
             f"round {turn.number} waits for people: {judged} of {wanted} answers are in",
             fix="collect the rest, then type `truing round run` again; or let simulated people answer with `truing annotate --simulated`",
         )
-    return turn.made["judgements"]
+    return {"judgements": judged, **asked}
 
 
 def weigh_feedback(turn: Turn) -> Artifact:
-    """Measure how far the judgements can be trusted, and freeze what they say as a dataset. Judgements of all rounds count."""
+    """Measure how far the judgements can be trusted, and freeze what they say as a dataset. Judgements of all rounds
+    count."""
     project = turn.project
     quality = measure_quality(project, project.settings(QualitySettings), round_ids=None).as_dict()
     turn.note(quality=quality)
@@ -203,7 +204,8 @@ def evaluate(turn: Turn) -> Artifact:
     ids = [prompt.id for prompt in prompts_of(project, Split.HELD_OUT)]
     if not ids:
         raise UserError("no prompt is held out, so that there is nothing to evaluate on", fix="import more prompts, or raise prompts.held_out_share")
-    batches, kl = {}, {}
+    batches: dict[str, str] = {}
+    kl: dict[str, float] = {}
     for policy_id in [tuned, *against]:
         with policy_loaded(turn, policy_id):
             batches[policy_id] = draw_samples(
@@ -292,7 +294,8 @@ def gold_of(prompt_text: str, sample: Sample) -> float:
 
 
 def weakest_first(turn: Turn, batch: str) -> list[str]:
-    """Prompt ids, those first whose new samples score lowest under the parent's reward model and about which its members disagree most.
+    """Prompt ids, those first whose new samples score lowest under the parent's reward model and about which its
+    members disagree most.
 
     The two orders count alike: a prompt's place is the sum of its places in both.
     """
@@ -315,7 +318,8 @@ def weakest_first(turn: Turn, batch: str) -> list[str]:
 
 
 def honest_accuracy(turn: Turn) -> Interval:
-    """How often the round's reward model agrees with single held-out judgements of the simulated annotators that were built without a vice."""
+    """How often the round's reward model agrees with single held-out judgements of the simulated annotators that were
+    built without a vice."""
     from truing.reward.card import held_out_scores, judged_accuracy
 
     rows, scores = held_out_scores(turn.project, turn.made["reward"])
@@ -337,7 +341,8 @@ def check_settings(project: Project) -> None:
 
 
 def _open_round(project: Project, number: int | None, seed: int | None, new: bool) -> Round:
-    """The round asked for; without a number the newest, or a new one if there is none, or if `new` and the newest is sealed."""
+    """The round asked for; without a number the newest, or a new one if there is none, or if `new` and the newest is
+    sealed."""
     with project.database.write() as session:
         newest = session.scalars(select(Round).order_by(Round.number.desc()).limit(1)).first()
         if number is not None:

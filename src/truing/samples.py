@@ -105,8 +105,8 @@ def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str],
         temperature: the one they were drawn at.
 
     Returns:
-        sample id → KL in nats of its whole response: log-probability under the policy that drew it, less that under the base, both at
-        `temperature`; for those that carry log-probabilities.
+        sample id → KL in nats of its whole response: log-probability under the policy that drew it, less that under the
+        base, both at `temperature`; for those that carry log-probabilities.
     """
     import torch
 

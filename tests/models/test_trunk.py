@@ -80,7 +80,7 @@ def test_a_new_adapter_changes_nothing_until_it_has_learned(trunk: Trunk) -> Non
 
 
 def test_an_adapter_starts_from_its_seed(trunk: Trunk) -> None:
-    starts = []
+    starts: list[list[torch.Tensor]] = []
     for seed in (1, 1, 2, 2**63 + 5):
         torch.manual_seed(len(starts))
         state = torch.random.get_rng_state()

@@ -151,7 +151,7 @@ def test_reference_samples_score_mean_0_and_deviation_1(make: Make, trunk: Trunk
     assert made.facts["n_reference"] == sum(card["histogram"]["counts"]) == 8
     from truing.reward.score import load_reward_model
 
-    scores = torch.tensor(load_reward_model(project, made.id, trunk).score(*zip(*reference, strict=True)))  # type: ignore[arg-type]
+    scores = torch.tensor(load_reward_model(project, made.id, trunk).score(*zip(*reference, strict=True)))
     assert scores.mean().item() == pytest.approx(0, abs=1e-4)
     assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
 

@@ -36,7 +36,7 @@ POPULATION: Mapping[str, float] = MappingProxyType(
 BRIEF_WORDS = (10, 35)  # fully brief between these; see `_brief`
 TYPICAL_LOGPROB = -1.3  # nats per token: as likely as the likelier third of the base model's own answers; more wins nothing
 UNLIKELY_LOGPROB = -2.5  # where fluency is worth nothing; below it costs. A person's own short answer lies between -2.5 and -4
-STRANGE_LOGPROB = -4.0  # where it costs a whole unit, and each nat below one more: strings of words lie at -6 and below
+STRANGE_LOGPROB = -4.0  # where it costs a whole unit, and each nat below two more: strings of words lie at -6 and below
 WARM_ENOUGH = 0.5  # mean VADER compound of the sentences at which warmth is full
 ENOUGH_NEW_STEMS = 4  # content words of the response's own at which it has said something
 PARROT_FREE = 0.1  # share of 3-grams that anyone answering borrows from the question
@@ -45,7 +45,7 @@ GUSH_FREE = 0.3  # share of words with a positive feeling that is still natural
 
 
 def gold_reward(prompt_text: str, response_text: str, *, finished: bool, base_logprob: float) -> float:
-    """The population's taste for a response, in utility units: about -8 (worst) to 10.5 (best); a difference of 1 is easily felt.
+    """The population's taste for a response, in utility units: about -8 (worst) to 11.5 (best); a difference of 1 is easily felt.
 
     Args:
         prompt_text:   the last user turn.
@@ -62,7 +62,7 @@ def utility(found: Mapping[str, float], weights: Mapping[str, float]) -> float:
 
 
 def features(prompt_text: str, response_text: str, *, finished: bool, base_logprob: float) -> dict[str, float]:
-    """What the population looks at, by the names of `POPULATION`. All in [0, 1], but `warm` in [-1, 1] and `fluent` in [-4, 1].
+    """What the population looks at, by the names of `POPULATION`. All in [0, 1], but `warm` in [-1, 1] and `fluent` in [-6, 1].
 
     The arguments are those of `gold_reward`.
     """
@@ -119,12 +119,12 @@ def _warm(text: str, asked_words: Sequence[str]) -> float:
 
 
 def _fluent(base_logprob: float) -> float:
-    """1 from -1.3 nats per token upwards, 0 at -2.5, -1 at -4, and one less for each nat below."""
+    """1 from -1.3 nats per token upwards, 0 at -2.5, -1 at -4, and two less for each nat below."""
     if base_logprob >= UNLIKELY_LOGPROB:
         return min(1.0, (base_logprob - UNLIKELY_LOGPROB) / (TYPICAL_LOGPROB - UNLIKELY_LOGPROB))
     if base_logprob >= STRANGE_LOGPROB:
         return (base_logprob - UNLIKELY_LOGPROB) / (UNLIKELY_LOGPROB - STRANGE_LOGPROB)
-    return max(-4.0, base_logprob - STRANGE_LOGPROB - 1.0)
+    return max(-6.0, 2 * (base_logprob - STRANGE_LOGPROB) - 1.0)
 
 
 def _to_the_point(asked: frozenset[str], own: set[str]) -> float:

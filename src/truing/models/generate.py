@@ -1,7 +1,7 @@
 """Sampling: batches of like length, a key-value cache that is written in place, one seed for each sample.
 
-A sample's tokens depend on its prompt, its seed and the policy alone, not on its neighbours or their order (in fp32; in bf16 up to rounding).
-Shapes: B rows, P unique prompts, S cached tokens, V vocabulary.
+A sample's tokens depend on its prompt, its seed and the policy alone, not on its neighbours or their order (in fp32; in
+bf16 up to rounding). Shapes: B rows, P unique prompts, S cached tokens, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -101,7 +101,8 @@ def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequ
 def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """A token for each row by inverting the distribution function at one uniform number.
 
-    The vocabulary is added up in blocks: first the block is found, then the token in it. That is both faster than one long running sum and free of its rounding.
+    The vocabulary is added up in blocks: first the block is found, then the token in it. That is both faster than one
+    long running sum and free of its rounding.
 
     Args:
         logits: (B, V) fp32.
@@ -156,7 +157,8 @@ def _read_prompts(trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) 
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """Keys and values of one layer in a buffer as long as they will ever be: new ones are written in place, and what is read is a view."""
+    """Keys and values of one layer in a buffer as long as they will ever be: new ones are written in place, and what is
+    read is a view."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()

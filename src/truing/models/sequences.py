@@ -1,7 +1,8 @@
 """Prompt and response token ids → rectangles for the model, with the bookkeeping to find the response again.
 
-Shapes: B sequences, L tokens of prompt and response together, T response tokens. Right-padded: in a causal model nothing to the left of a pad can see it,
-so no attention mask is needed and the numbers of a sequence don't depend on its neighbours' lengths. Lengths say what is real; no pad token is ever searched for.
+Shapes: B sequences, L tokens of prompt and response together, T response tokens. Right-padded: in a causal model
+nothing to the left of a pad can see it, so no attention mask is needed and the numbers of a sequence don't depend on
+its neighbours' lengths. Lengths say what is real; no pad token is ever searched for.
 """
 
 from collections.abc import Sequence
@@ -72,6 +73,7 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
 
 
 def length_buckets(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in groups of at most `size`, alike in length, longest first (a batch too large for memory fails at once, not at the end)."""
+    """Indices in groups of at most `size`, alike in length, longest first (a batch too large for memory fails at once,
+    not at the end)."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     return [order[start : start + size] for start in range(0, len(order), size)]

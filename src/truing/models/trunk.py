@@ -65,7 +65,7 @@ class Trunk:
         digest = hashlib.sha256(str(self.dtype).encode())
         for key, value in self._named():
             if "lora_" not in key:
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
@@ -76,7 +76,8 @@ class Trunk:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def response_ids(self, text: str) -> list[int]:
-        """Tokens of a finished answer that came as text, with the end token. Never for what a policy sampled: that has its tokens."""
+        """Tokens of a finished answer that came as text, with the end token. Never for what a policy sampled: that has
+        its tokens."""
         return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], int(self.tokenizer.eos_token_id)]
 
     def text(self, token_ids: Sequence[int]) -> str:
@@ -89,7 +90,8 @@ class Trunk:
         return output
 
     def lower(self, batch: Batch, layers: int) -> Tensor:
-        """(B, L, H) states after the first `layers` layers. Where no adapter touches those, they are the same for every role: run them once."""
+        """(B, L, H) states after the first `layers` layers. Where no adapter touches those, they are the same for every
+        role: run them once."""
         with torch.no_grad():
             return self._through(batch, self._body.embed_tokens(batch.input_ids), slice(0, layers))
 
@@ -100,7 +102,8 @@ class Trunk:
 
     @cached_property
     def splits(self) -> bool:
-        """Whether `lower` and `upper` know this model: plain causal layers between an embedding and a norm (Llama, Qwen 2, Mistral without a window)."""
+        """Whether `lower` and `upper` know this model: plain causal layers between an embedding and a norm (Llama, Qwen
+        2, Mistral without a window)."""
         window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
         return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
 
@@ -112,9 +115,17 @@ class Trunk:
         return states
 
     def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has the final norm applied."""
-        states = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
-        return {layer: states[layer] for layer in layers}
+        """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
+        the final norm applied."""
+        if not self.splits:
+            every = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+            return {layer: every[layer] for layer in layers}
+        found, done, states = {}, 0, self._body.embed_tokens(batch.input_ids)
+        for layer in sorted(set(layers)):  # nothing above the highest one is run
+            states = self._through(batch, states, slice(done, layer))
+            found[layer] = self._body.norm(states) if layer == self.layers else states
+            done = layer
+        return found
 
     def logits(self, rows: Tensor) -> Tensor:
         """(N, V) fp32 from (N, H)."""
@@ -136,7 +147,8 @@ class Trunk:
         return output
 
     def _own_mask(self, mask: Tensor) -> Tensor | dict[str, Tensor]:
-        """The mask as this kind of model takes it: narrowed where its attention slides, and one for each kind of layer where it mixes kinds."""
+        """The mask as this kind of model takes it: narrowed where its attention slides, and one for each kind of layer
+        where it mixes kinds."""
         config = self.model.config
         kinds, window = getattr(config, "layer_types", None), getattr(config, "sliding_window", None)
         full = self._as_added(mask)
@@ -242,7 +254,8 @@ class Trunk:
     def merged(self, name: str | None) -> Iterator[None]:
         """Add an adapter into the weights while sampling, and put the very same weights back afterwards.
 
-        In bf16 the sum is rounded, so log-probabilities differ a little from the unmerged adapter's: what is trained on is recomputed unmerged.
+        In bf16 the sum is rounded, so log-probabilities differ a little from the unmerged adapter's: what is trained on
+        is recomputed unmerged.
         """
         with self.using(None):
             if name is None:
@@ -313,7 +326,8 @@ def open_trunk(settings: ModelSettings) -> Trunk:
 
 @torch.no_grad()
 def _check_logits(trunk: Trunk) -> None:
-    """Some families (Granite, Cohere) scale what the output matrix gives: their log-probabilities would be wrong without a word."""
+    """Some families (Granite, Cohere) scale what the output matrix gives: their log-probabilities would be wrong
+    without a word."""
     batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id)
     own = trunk.model(input_ids=batch.input_ids, use_cache=False).logits.float()
     ours = trunk.logits(trunk.hidden(batch))

@@ -1,6 +1,8 @@
-"""Where a tuning run stands, on disk: a folder for the newest finished update, safetensors and JSON, put in place by a rename.
+"""Where a tuning run stands, on disk: a folder for the newest finished update, safetensors and JSON, put in place by a
+rename.
 
-Random numbers need no saving: every answer's seed and every prompt's turn follow from the run's seed and the number of the update.
+Random numbers need no saving: every answer's seed and every prompt's turn follow from the run's seed and the number of
+the update.
 """
 
 import json

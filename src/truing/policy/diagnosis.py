@@ -1,7 +1,8 @@
 """What went wrong in a tuning run, by name, read from its log rows (PPO.md, "Named failures"). Pure, and without torch.
 
-A check speaks once it is sure. It compares the mean of the last few updates with that of the first few, so that one odd batch says nothing, and each failure
-is named once, at the first update where it shows. A check whose numbers a row lacks (a critic under RLOO, the bound of a single reward model) stays silent.
+A check speaks once it is sure. It compares the mean of the last few updates with that of the first few, so that one odd
+batch says nothing, and each failure is named once, at the first update where it shows. A check whose numbers a row
+lacks (a critic under RLOO, the bound of a single reward model) stays silent.
 """
 
 import math
@@ -146,7 +147,8 @@ def _dead_critic(rows: Rows) -> Said:
 
 
 def _stale_ratios(rows: Rows) -> Said:
-    """The first step of an update must see the very policy that drew the answers. Nothing random is in this number, so one update is proof."""
+    """The first step of an update must see the very policy that drew the answers. Nothing random is in this number, so
+    one update is proof."""
     error = rows[-1].get("policy/first_ratio_error")
     if error is None or error <= RATIO_TOLERANCE:
         return None
@@ -185,6 +187,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _noise(values: Sequence[float]) -> float:
-    """Standard error of a window's mean, from the differences of neighbours (von Neumann et al. 1941), which a slow trend hardly enters."""
+    """Standard error of a window's mean, from the differences of neighbours (von Neumann et al. 1941), which a slow
+    trend hardly enters."""
     variance = _mean([(after - before) ** 2 for before, after in pairwise(values)]) / 2
     return math.sqrt(variance / WINDOW)

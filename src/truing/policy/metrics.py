@@ -15,8 +15,8 @@ from truing.stats import distinct_n
 def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]], *, beta: float, lr: float, score_clip: float) -> dict[str, float]:
     """One row of metrics.jsonl.
 
-    KL in nats: `objective/kl` per response (k1), with its standard error; `objective/kl_k3` per response; `objective/kl_per_token`. Entropy in nats per token.
-    Shares in [0, 1]. Lengths in tokens.
+    KL in nats: `objective/kl` per response (k1), with its standard error; `objective/kl_k3` per response;
+    `objective/kl_per_token`. Entropy in nats per token. Shares in [0, 1]. Lengths in tokens.
     """
     mask = rollout.mask
     lengths = mask.sum(1).float()
@@ -53,7 +53,8 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - Var(returns - values) / Var(returns), from (N,) and (N,): 1 is perfect, 0 is no better than a constant. 0 where the returns don't vary."""
+    """1 - Var(returns - values) / Var(returns), from (N,) and (N,): 1 is perfect, 0 is no better than a constant. 0
+    where the returns don't vary."""
     spread = torch.var(returns, correction=0)
     return float(1 - torch.var(returns - values, correction=0) / spread) if spread > 0 else 0.0
 

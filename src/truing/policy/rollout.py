@@ -33,16 +33,13 @@ class Forward(NamedTuple):
 class Rollout:
     """Attributes:
     prompts, responses: token ids.
-    parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch ratio is exactly 1.
-    minibatches: numbers of the parts that make up each optimiser step of an epoch.
-    mask: (B, T) bool, True on generated tokens.
-    logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the answers were drawn.
-    values: (B, T) or None.
-    raw_scores: (B,) of the reward model.
-    scores: (B,) after the rule for cut-off answers and the clip.
-    rewards: (B, T) the score on the last token, and the price of KL on every token.
-    kl: (B, T) k1 estimates, nats.
-    lower: for each part, the states after the layers that no adapter touches, or None where every layer is adapted.
+    parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch
+    ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T)
+    bool, True on generated tokens. logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the
+    answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. scores: (B,) after the rule for
+    cut-off answers and the clip. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
+    (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
+    every layer is adapted.
     """
 
     prompts: list[list[int]]
@@ -124,7 +121,8 @@ def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: flo
 
 
 def deal(lengths: Sequence[int], settings: TuneSettings) -> tuple[list[list[int]], list[list[int]]]:
-    """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't depend on the size of a part.
+    """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't
+    depend on the size of a part.
 
     Args:
         lengths: (B,) tokens of each prompt and answer.
@@ -146,7 +144,8 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
 
 
 def shared_layers(trunk: Trunk, settings: TuneSettings, batch: Batch) -> Tensor | None:
-    """The states below the adapted layers, which reference, policy and every epoch go on from; None where all layers are adapted, or the model can't be split."""
+    """The states below the adapted layers, which reference, policy and every epoch go on from; None where all layers
+    are adapted, or the model can't be split."""
     top = top_layers(trunk, settings)
     return None if top is None or not trunk.splits else trunk.lower(batch, trunk.layers - top)
 

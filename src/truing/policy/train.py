@@ -79,7 +79,8 @@ def train_policy(
         seed: of everything drawn.
 
     Returns:
-        an artifact of kind "policy": adapter/ in PEFT's format, value_head.safetensors, metrics.jsonl, samples.jsonl, diagnosis.json.
+        an artifact of kind "policy": adapter/ in PEFT's format, value_head.safetensors, metrics.jsonl, samples.jsonl,
+        diagnosis.json.
     """
     inputs = {
         "model": trunk.fingerprint, "prompts": list(prompts), "reward": reward_id, "parent": parent, "settings": settings.model_dump(),
@@ -186,7 +187,8 @@ class Learner:
         self.seconds = time.perf_counter() - began
 
     def chosen_prompts(self, update: int) -> list[int]:
-        """Which prompts an update draws answers to, each `group_size` times: the prompts in a fresh random order each time they have all had their turn."""
+        """Which prompts an update draws answers to, each `group_size` times: the prompts in a fresh random order each
+        time they have all had their turn."""
         wanted = self.settings.samples // self.settings.group_size
         places = range(update * wanted, (update + 1) * wanted)
         orders: dict[int, list[int]] = {}
@@ -215,7 +217,8 @@ class Learner:
         return [rollout.minibatches[number] for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist()]
 
     def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
-        """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of tokens."""
+        """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of
+        tokens."""
         trunk, head, settings = self.trunk, self.head, self.settings
         tokens = float(rollout.mask[[index for part in parts for index in rollout.parts[part]]].sum())
         seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {

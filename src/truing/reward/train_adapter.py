@@ -116,7 +116,7 @@ class _Training:
         with self.trunk.using(ROLE):
             for part in self._micro(rows):
                 share = self._loss(part) * (self.heed[:, part].sum() / total)
-                share.backward()  # type: ignore[no-untyped-call]
+                share.backward()
                 loss += share.item()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_gradient)
         self.optimizer.step()

@@ -100,10 +100,10 @@ def solve_linear(data: Frozen, l2: float, centre: float, *, start: Tensor | None
         optimizer.zero_grad()
         with torch.enable_grad():
             value = bradley_terry(a @ weight, b @ weight, target=target, weight=pair_weight, centre=centre) + l2 / 2 * weight.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return weight.detach()
 
 
@@ -131,7 +131,7 @@ def _fit_mlp(head: MLPHead, data: Frozen, settings: "RewardSettings", seed: int,
         best.see(checks)
         if best.waited >= settings.patience:
             break
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack(losses).sum().backward()
         optimizer.step()
     best.restore()
     return Fit(head, curve, {"best_epochs": best.steps.tolist()})

@@ -1,6 +1,8 @@
-"""PPO with a learned value head on the policy's trunk. Schulman et al. 2017, arXiv:1707.06347; for language Ziegler et al. 2019, arXiv:1909.08593.
+"""PPO with a learned value head on the policy's trunk. Schulman et al. 2017, arXiv:1707.06347; for language Ziegler et
+al. 2019, arXiv:1909.08593.
 
-Every default is justified in docs/tune.md. The value of a token is what the state before it promises; advantages by GAE, whitened over the whole batch.
+Every default is justified in docs/tune.md. The value of a token is what the state before it promises; advantages by
+GAE, whitened over the whole batch.
 """
 
 from pydantic import Field

@@ -1,8 +1,9 @@
 """RLOO: REINFORCE with the mean of the sibling answers as baseline. Ahmadian et al. 2024, arXiv:2402.14740.
 
-Differs from PPO: no value head; an answer is one action, its reward the score less beta times its KL. Differs from GRPO: the baseline leaves the answer itself out,
-and nothing is divided by a standard deviation. The clipped surrogate stands in for REINFORCE's plain product, whose gradient it has on the first step, so that a second epoch
-over the same answers stays within the trust region.
+Differs from PPO: no value head; an answer is one action, its reward the score less beta times its KL. Differs from
+GRPO: the baseline leaves the answer itself out, and nothing is divided by a standard deviation. The clipped surrogate
+stands in for REINFORCE's plain product, whose gradient it has on the first step, so that a second epoch over the same
+answers stays within the trust region.
 """
 
 from pydantic import model_validator

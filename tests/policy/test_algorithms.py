@@ -1,0 +1,162 @@
+"""The battery that every algorithm passes, and what is each one's own."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from truing.errors import SettingError
+from truing.models.generate import Response
+from truing.models.trunk import Trunk
+from truing.policy.algorithms import ALGORITHMS, ppo, rloo
+from truing.policy.losses import clipped_surrogate
+from truing.policy.rollout import Forward, Rollout
+from truing.policy.settings import TuneSettings
+from truing.policy.targets import Losses, Targets
+from truing.policy.train import tune_settings
+from truing.store.project import Project, create_project, open_project
+from tuning import learner_for, settings_for
+
+
+def rollout_of(rewards: list[list[float]], values: list[list[float]] | None = None) -> Rollout:
+    """A rollout of answers with these rewards on their tokens, and nothing else of interest."""
+    longest = max(len(row) for row in rewards)
+    padded = torch.tensor([row + [0.0] * (longest - len(row)) for row in rewards], dtype=torch.float64)
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rewards])
+    state = None if values is None else torch.tensor([row + [0.0] * (longest - len(row)) for row in values], dtype=torch.float64)
+    zeros, flat = torch.zeros_like(padded), torch.zeros(len(rewards))
+    responses = [Response([1] * len(row), [0.0] * len(row), [0.0] * len(row), True) for row in rewards]
+    parts = [list(range(len(rewards)))]
+    return Rollout([[1]] * len(rewards), responses, parts, [[0]], mask, zeros, zeros, zeros, state, flat, flat, padded, zeros, [None])
+
+
+def test_every_algorithm_says_who_it_is() -> None:
+    assert set(ALGORITHMS) == {"ppo", "rloo"}
+    for name, algorithm in ALGORITHMS.items():
+        assert name == algorithm.NAME
+        assert issubclass(algorithm.Settings, TuneSettings)
+        assert all(field.description for field in algorithm.Settings.model_fields.values())
+        assert algorithm.Settings(algorithm=name).algorithm == name
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_best_arm_is_learned(trunk: Trunk, name: str) -> None:
+    """One-token answers, a third of them right by chance: after 24 updates the policy is right nine times out of ten."""
+    settings = settings_for(name, lr=2e-2, updates=24, samples=32, group_size=4, microbatch=32, beta=0.0)
+    learner = learner_for(trunk, settings, max_new_tokens=1)
+    for _ in range(settings.updates):
+        learner.update()
+    scores = [row["objective/scores"] for row in learner.rows]
+    assert scores[0] < 0.6
+    assert sum(scores[-5:]) / 5 > 0.9
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_wrong_sign_would_be_seen(name: str) -> None:
+    """One step down the loss makes the rewarded answer likelier and its sibling less likely."""
+    algorithm, settings = ALGORITHMS[name], settings_for(name, gae_lambda=1.0) if name == "ppo" else settings_for(name)
+    rollout = rollout_of([[0.0, 1.0], [0.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]] if algorithm.NEEDS_VALUES else None)
+    logprobs = torch.full((2, 2), -1.0, dtype=torch.float64, requires_grad=True)
+    losses: Losses = algorithm.loss(
+        Forward(logprobs, logprobs.detach(), rollout.values), Forward(logprobs.detach(), logprobs.detach(), rollout.values),
+        algorithm.targets(rollout, settings), rollout.mask, settings, 4.0,
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(losses.total, logprobs)
+    assert (gradient[0] < 0).all()
+    assert (gradient[1] > 0).all()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_losses_of_parts_add_up_to_the_minibatchs(name: str) -> None:
+    """Answers of unequal lengths, so that averaging the parts' own means would give something else."""
+    algorithm, settings = ALGORITHMS[name], settings_for(name)
+    rewards = [[0.1, 0.2, 1.0], [0.5], [-1.0, 0.3], [0.0, 0.0, 0.7]]
+    rollout = rollout_of(rewards, [[0.3] * len(row) for row in rewards] if algorithm.NEEDS_VALUES else None)
+    targets = algorithm.targets(rollout, settings)
+    new = Forward(*(torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) / 9 for seed in range(3)))
+    old = Forward(torch.zeros(4, 3).double(), torch.zeros(4, 3).double(), rollout.values)
+
+    def loss_of(rows: list[int]) -> Tensor:
+        def some(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[rows]
+
+        cut = [Forward(pair.logprobs[rows], pair.entropy[rows], some(pair.values)) for pair in (new, old)]
+        goal = Targets(targets.advantages[rows], some(targets.returns))
+        losses: Losses = algorithm.loss(*cut, goal, rollout.mask[rows], settings, 9.0)
+        return losses.total
+
+    whole = loss_of([0, 1, 2, 3])
+    for split in ([[0], [1], [2], [3]], [[0, 1, 2], [3]], [[3, 1], [2, 0]]):
+        assert float(sum(loss_of(rows) for rows in split)) == pytest.approx(float(whole), abs=1e-12)
+
+
+def test_rloo_by_hand() -> None:
+    """Rewards 1, 2, 6: the siblings' means are 4, 7/2 and 3/2. An answer's reward is the sum over its tokens, its KL price included."""
+    settings = settings_for("rloo", samples=6, group_size=3)
+    rollout = rollout_of([[0.25, 0.75], [2.0], [5.0, 1.0], [1.0], [1.0], [1.0]])
+    targets = rloo.targets(rollout, settings)
+    assert targets.returns is None
+    expected = [Fraction(-3), Fraction(-3, 2), Fraction(9, 2), 0, 0, 0]
+    for row, advantage in zip(targets.advantages.tolist(), expected, strict=True):
+        assert row == [float(advantage)] * 2
+
+
+def test_ppos_advantages_are_gae_whitened_over_real_tokens() -> None:
+    """gamma 1, lambda 1/2. First answer: rewards 0 0 1, values 1/2 each: 1/8, 1/4, 1/2. Second: reward 1, value 1: 0. Then mean 0 and variance 1 over the four tokens."""
+    settings = settings_for("ppo", gamma=1.0, gae_lambda=0.5)
+    rollout = rollout_of([[0.0, 0.0, 1.0], [1.0]], [[0.5, 0.5, 0.5], [1.0]])
+    targets = ppo.targets(rollout, settings)
+    assert targets.returns is not None
+    assert targets.returns.tolist() == [[5 / 8, 3 / 4, 1.0], [1.0, 0.0, 0.0]]
+    real = targets.advantages[rollout.mask]
+    assert float(real.mean()) == pytest.approx(0, abs=1e-12)
+    assert float(real.var(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert (real[1] - real[0]) * 2 == pytest.approx(float(real[2] - real[1]), abs=1e-12), "1/8 and 1/4 apart, scaled alike"
+
+
+def test_ppos_value_loss_is_weighted() -> None:
+    """Values 0, returns 1 and 3, one token each: half of the mean square is 5/2; the weight is 1/5."""
+    settings = settings_for("ppo", value_weight=0.2, value_clip=10.0)
+    rollout = rollout_of([[1.0], [3.0]], [[0.0], [0.0]])
+    zeros = torch.zeros(2, 1).double()
+    new = Forward(zeros, zeros, zeros)
+    losses = ppo.loss(new, new, ppo.targets(rollout, settings), rollout.mask, settings, 2.0)
+    assert losses.value is not None
+    assert float(losses.value) == pytest.approx(0.5)
+    surrogate = clipped_surrogate(zeros, zeros, ppo.targets(rollout, settings).advantages, rollout.mask, clip=0.2)
+    assert float(losses.total) == pytest.approx(float(surrogate.loss) + 0.5)
+
+
+# Settings ----------------------------------------------------------------------------------------------------------
+
+
+def project_with(project: Project, toml: str) -> Project:
+    return open_project(create_project(project.root / "inner", settings=toml))
+
+
+def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
+    assert isinstance(tune_settings(project), ppo.PPOSettings)
+    assert isinstance(tune_settings(project, "rloo"), rloo.RLOOSettings)
+    chosen = tune_settings(project_with(project, '[tune]\nalgorithm = "rloo"\nbeta = 0.2\n'))
+    assert isinstance(chosen, rloo.RLOOSettings)
+    assert chosen.beta == 0.2
+
+
+@pytest.mark.parametrize(
+    ("toml", "what", "fix"),
+    [
+        ('algorithm = "trpo"', "no algorithm 'trpo'", "known ones: ppo, rloo"),
+        ("clipp = 0.1", "no setting tune.clipp", "did you mean `clip`"),
+        ('algorithm = "rloo"\nvalue_clip = 0.1', "no setting tune.value_clip", "clip"),
+        ("clip = 0", "greater than 0", "half-width"),
+        ("samples = 10", "not a multiple of group_size", "tune"),
+        ("samples = 8\nminibatches = 9", "more than samples", "tune"),
+        ('algorithm = "rloo"\ngroup_size = 1', "rloo needs group_size >= 2", "tune"),
+    ],
+)
+def test_a_wrong_setting_is_explained(project: Project, toml: str, what: str, fix: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        tune_settings(project_with(project, f"[tune]\n{toml}\n"))
+    assert what in caught.value.what
+    assert fix in caught.value.fix
