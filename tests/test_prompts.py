@@ -3,7 +3,6 @@
 import gzip
 import json
 import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date
@@ -251,9 +250,7 @@ def test_the_prompts_that_come_with_truing(project: Project) -> None:
 
 def test_twenty_thousand_rows(project: Project, write: Write) -> None:
     file = write("a.jsonl", "".join(f'{{"prompt": "prompt number {number}", "n": {number}}}\n' for number in range(20_000)))
-    start = time.monotonic()
     assert take(project, file).added == 20_000
-    assert time.monotonic() - start < 10
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)

@@ -20,7 +20,9 @@ TEMPERATURE = 0.9
 def settings_for(name: str, **changes: Any) -> TuneSettings:
     """Small settings of an algorithm."""
     kind: type[TuneSettings] = ALGORITHMS[name].Settings
-    return kind.model_validate({"algorithm": name, "updates": 4, "samples": 8, "group_size": 2, "microbatch": 4, "rank": 2, "lr": 3e-3, "truncation": "keep"} | changes)
+    return kind.model_validate(
+        {"algorithm": name, "updates": 4, "samples": 8, "group_size": 2, "microbatch": 4, "rank": 2, "lr": 3e-3, "truncation": "keep"} | changes
+    )
 
 
 def share_of_third_tokens(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -36,7 +38,14 @@ def learner_for(trunk: Trunk, settings: TuneSettings, *, score: Score = share_of
 
 
 def tune(
-    project: Project, trunk: Trunk, settings: TuneSettings, *, score: Score = share_of_third_tokens, parent: str = "base", seed: int = 0, max_new_tokens: int = 6
+    project: Project,
+    trunk: Trunk,
+    settings: TuneSettings,
+    *,
+    score: Score = share_of_third_tokens,
+    parent: str = "base",
+    seed: int = 0,
+    max_new_tokens: int = 6,
 ) -> Artifact:
     """A whole run of the stage."""
     return train_policy(

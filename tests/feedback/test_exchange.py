@@ -3,7 +3,6 @@
 import gzip
 import json
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -102,6 +101,10 @@ def preferred(project: Project) -> list[tuple[str, str, str]]:
          Pair([*turns_of("Hi"), {"role": "assistant", "content": "Yes?"}, *turns_of("Why?")], "So.", "No.")),
         # they part after the same words of the assistant: the prompt ends with the last shared human turn
         ({"chosen": hh("Hi", "So."), "rejected": hh("Hi", "So. Or not.")}, Pair(turns_of("Hi"), "So.", "So. Or not.")),
+        # where a side goes on, people compared all of it
+        ({"chosen": hh("Hi", "So.", "And?", "Yes."), "rejected": hh("Hi", "No.")}, Pair(turns_of("Hi"), "So.\n\nHuman: And?\n\nAssistant: Yes.", "No.")),
+        ({"chosen": hh("Hi", "So.") + "\n\nAssistant: More.", "rejected": hh("Hi", "No.")}, Pair(turns_of("Hi"), "So.\n\nAssistant: More.", "No.")),
+        ({"chosen": hh("Hi", "So.", "Who?"), "rejected": hh("Hi", "So.", "What?")}, Pair(turns_of("Hi"), "So.\n\nHuman: Who?", "So.\n\nHuman: What?")),
     ],
 )  # fmt: skip
 def test_hh_rows(row: dict[str, str], pair: Pair) -> None:
@@ -116,10 +119,8 @@ def test_hh_rows(row: dict[str, str], pair: Pair) -> None:
         (["x"], "no text under chosen"),
         ({"chosen": "So.", "rejected": "No."}, "doesn't begin with"),
         ({"chosen": hh("Why?", "So."), "rejected": hh("Who?", "No.")}, "share no beginning"),
-        ({"chosen": hh("Why?", "So.", "And?", "Yes."), "rejected": hh("Why?", "No.")}, "3 turns follow"),
-        ({"chosen": hh("Why?", "So.") + "\n\nAssistant: More.", "rejected": hh("Why?", "No.")}, "2 turns follow"),
-        ({"chosen": hh("Why?"), "rejected": hh("Why?")}, "0 turns follow"),
-        ({"chosen": hh("Why?", "So.", "Who?"), "rejected": hh("Why?", "So.", "What?")}, "2 turns follow"),
+        ({"chosen": hh("Why?"), "rejected": hh("Why?")}, "no assistant turn follows"),
+        ({"chosen": hh("Why?") + "\n\nHuman: Eh?", "rejected": hh("Why?", "No.")}, "no assistant turn follows"),
         ({"chosen": hh("", "So."), "rejected": hh("", "No.")}, "a user turn is empty"),
     ],
 )
@@ -188,7 +189,7 @@ def test_what_hh_cannot_hold_is_not_written() -> None:
     with pytest.raises(UserError, match="a system turn"):
         write_hh(Pair([{"role": "system", "content": "Be brief."}, *ASKED], "Yes.", "No."))
     with pytest.raises(UserError, match="begins a paragraph"):
-        write_hh(Pair(ASKED, "He said:\n\nHuman: no", "No."))
+        write_hh(Pair(ASKED, "He said:\n\nHuman: no", "He said:\n\nHuman: no"))
 
 
 # ---- into the store ----
@@ -535,20 +536,17 @@ def test_a_log_that_says_otherwise_than_the_store_is_refused(project: Project, w
 
 @pytest.mark.skipif(not HARMLESS.exists(), reason=f"the hh-rlhf test file is not at {HARMLESS}")
 def test_the_real_hh_file(project: Project, tmp_path: Path) -> None:
-    start = time.monotonic()
     report = import_judgements(project, HARMLESS, "hh-rlhf")
-    assert time.monotonic() - start < 20
-    assert report.added == report.questions == 2307
-    assert [refused.line for refused in report.refused] == [1255, 1689, 1951, 1953, 2037]  # one side goes on with a second assistant turn
+    assert report.added == report.questions == 2312
+    assert report.refused == []
     assert 0.22 < report.held_out / report.prompts < 0.28
     again = import_judgements(project, HARMLESS, "hh-rlhf")
-    assert (again.added, again.duplicates) == (0, 2307)
+    assert (again.added, again.duplicates) == (0, 2312)
     with project.database.read() as session:
         chosen_is_a = sum(answer["strength"] > 0 for answer in session.scalars(select(Judgement.answer)))
-    assert 0.45 < chosen_is_a / 2307 < 0.55
-    assert export_judgements(project, "hh-rlhf", tmp_path / "out.jsonl.gz") == (2307, {})
-    refused = {row.line for row in report.refused}
-    assert rows_of(tmp_path / "out.jsonl.gz") == [row for line, row in enumerate(rows_of(HARMLESS), start=1) if line not in refused]
+    assert 0.45 < chosen_is_a / 2312 < 0.55
+    assert export_judgements(project, "hh-rlhf", tmp_path / "out.jsonl.gz") == (2312, {})
+    assert rows_of(tmp_path / "out.jsonl.gz") == rows_of(HARMLESS)
 
 
 def test_the_formats_have_names() -> None:

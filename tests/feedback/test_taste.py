@@ -150,11 +150,13 @@ def test_tricks_lose_to_a_plain_answer_that_is_no_likelier(asked: str, trick: st
 
 def test_weights_by_hand() -> None:
     """Ten words, finished, nothing shared with the prompt, nothing felt: what is left is complete, brief, fluent and of substance."""
-    plain = "Each tram passes the bakery, then the river, then stops."
+    plain = "Each tram passes one bakery, one river and two mills."
     asked = "Describe a violin."  # one content word, which the text lacks
     found = measured(asked, plain, base_logprob=-1.9)
     assert {name: value for name, value in found.items() if value} == {"complete": 1, "brief": 1, "substance": 1, "fluent": pytest.approx(0.5)}
-    assert gold_reward(asked, plain, finished=True, base_logprob=-1.3) == pytest.approx(sum(POPULATION[name] for name in ("complete", "brief", "fluent", "substance")))
+    assert gold_reward(asked, plain, finished=True, base_logprob=-1.3) == pytest.approx(
+        sum(POPULATION[name] for name in ("complete", "brief", "fluent", "substance"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from truing.errors import UserError
-from truing.policy import checkpoint
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 
 STATE: dict[str, Any] = {"kl": {"beta": 0.1}, "rows": [{"update": 1.0, "objective/kl": 1 / 3}], "shown": [{"text": "ü\u2028"}]}
@@ -56,7 +55,7 @@ def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.M
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="disk is full"):
         save_checkpoint(tmp_path, 2, STATE, tensors())
     assert [entry.name for entry in tmp_path.iterdir()] == ["update-000001"]
@@ -66,7 +65,7 @@ def test_another_disk_error_keeps_its_traceback(tmp_path: Path, monkeypatch: pyt
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(checkpoint.os, "fsync", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match="Input/output"):
         save_checkpoint(tmp_path, 2, STATE, tensors())
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,17 @@ from truing.policy.metrics import explained_variance, measure
 from truing.policy.rollout import Rollout
 from truing.policy.targets import Targets
 
-QUIET = {"loss": 0.0, "clipfrac": 0.0, "kl_old": 0.0, "value_loss": 0.0, "value_clipfrac": 0.0, "ratio": 1.0, "max_ratio": 1.0, "grad_norm": 0.0, "skipped": 0.0}
+QUIET = {
+    "loss": 0.0,
+    "clipfrac": 0.0,
+    "kl_old": 0.0,
+    "value_loss": 0.0,
+    "value_clipfrac": 0.0,
+    "ratio": 1.0,
+    "max_ratio": 1.0,
+    "grad_norm": 0.0,
+    "skipped": 0.0,
+}
 STEPS = [QUIET | {"loss": 1.0, "clipfrac": 0.5, "kl_old": 0.1, "grad_norm": 2.0}, QUIET | {"loss": 3.0, "kl_old": 0.3, "max_ratio": 1.5, "skipped": 1.0}]
 
 

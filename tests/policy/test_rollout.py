@@ -55,7 +55,12 @@ def test_log_probabilities_are_the_policys_and_the_bases(tuned: Trunk) -> None:
             policy = response_logprobs(tuned, batch, 0.9)
         values = batch.rectangle(head(batch.predicting(hidden))[:, 0])
     assert rollout.values is not None
-    for found, expected in ((rollout.logprobs, policy.logprobs), (rollout.entropy, policy.entropy), (rollout.ref_logprobs, base.logprobs), (rollout.values, values)):
+    for found, expected in (
+        (rollout.logprobs, policy.logprobs),
+        (rollout.entropy, policy.entropy),
+        (rollout.ref_logprobs, base.logprobs),
+        (rollout.values, values),
+    ):
         assert (found - expected).abs().max() < 1e-5
         assert not found.requires_grad
         assert not found[~rollout.mask].any()
@@ -143,4 +148,6 @@ def test_dealing_uses_every_answer_once_and_minibatches_ignore_the_size_of_parts
     assert len(steps) == minibatches
     assert max(sizes) - min(sizes) <= 1
     other_parts, other_steps = deal(lengths, TuneSettings.model_validate(samples | {"microbatch": other}))
-    assert [[index for number in step for index in parts[number]] for step in steps] == [[index for number in step for index in other_parts[number]] for step in other_steps]
+    assert [[index for number in step for index in parts[number]] for step in steps] == [
+        [index for number in step for index in other_parts[number]] for step in other_steps
+    ]

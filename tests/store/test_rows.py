@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,13 +94,11 @@ def test_a_line_of_a_hundred_megabytes(write: Callable[[str, bytes], Path], name
         line = line[: 14 << 20]  # an archive may hold 16 MB whatever its ratio
     path = write(name, b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
     tracemalloc.start()
-    start = time.monotonic()
     rows = list(json_rows(path))
-    seconds, peak = time.monotonic() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [(row.line, isinstance(row, BadRow)) for row in rows] == [(1, False), (2, True), (3, False)]
     assert "longer than 4 MB" in str(rows[1])
-    assert seconds < 5
     assert peak < 32e6
 
 
@@ -109,10 +106,8 @@ def test_an_archive_that_explodes_is_left(write: Callable[[str, bytes], Path]) -
     path = write("bomb.jsonl.gz", b'{"a": 1}\n' + b" " * (200 << 20))
     assert path.stat().st_size < 2 << 20
     tracemalloc.start()
-    start = time.monotonic()
     with pytest.raises(BadRow, match="line 2: the archive unpacks to far more"):
         list(json_rows(path))
-    assert time.monotonic() - start < 5
     assert tracemalloc.get_traced_memory()[1] < 32e6
     tracemalloc.stop()
 

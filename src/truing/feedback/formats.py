@@ -33,13 +33,15 @@ class Format(NamedTuple):
 def read_hh(row: Any) -> Pair:
     """A row of Anthropic's hh-rlhf: two transcripts, `\\n\\nHuman: … \\n\\nAssistant: …`, that share all but the last turn.
 
-    Where they part earlier, the prompt is their longest common beginning that ends with a human turn, if one assistant turn follows it on both sides.
+    Where they part earlier, the prompt is their longest common beginning that ends with a human turn, and a response is all that follows, in
+    the same notation: people compared the whole of it.
 
     Raises:
-        UserError: not such a row, or more than one turn follows.
+        UserError: not such a row, or a side goes on with a human turn.
     """
     chosen, rejected = (_transcript(_text(row, key)) for key in ("chosen", "rejected"))
-    return _shared_prompt(chosen, rejected)
+    shared = _shared_turns(chosen, rejected)
+    return Pair(checked_prompt(chosen[:shared]), _rest(chosen[shared:]), _rest(rejected[shared:]))
 
 
 def write_hh(pair: Pair) -> dict[str, Any]:
@@ -51,11 +53,11 @@ def write_hh(pair: Pair) -> dict[str, Any]:
     texts = [turn["content"] for turn in pair.turns] + [pair.chosen, pair.rejected]
     if pair.turns[0]["role"] == "system":
         raise UserError("a system turn", fix="export as trl")
-    if any(SPEAKER.search(text) for text in texts):
+    shared = "".join(_marked(turn) for turn in pair.turns)
+    row = {"chosen": f"{shared}\n\nAssistant: {pair.chosen}", "rejected": f"{shared}\n\nAssistant: {pair.rejected}"}
+    if any(SPEAKER.search(text) for text in texts) and not _reads_back(row, pair):
         raise UserError("`Human:` or `Assistant:` begins a paragraph of a text", fix="export as trl")
-    names = {role: name for name, role in SPEAKERS.items()}
-    shared = "".join(f"\n\n{names[turn['role']]}: {turn['content']}" for turn in pair.turns)
-    return {"chosen": f"{shared}\n\nAssistant: {pair.chosen}", "rejected": f"{shared}\n\nAssistant: {pair.rejected}"}
+    return row
 
 
 def read_trl(row: Any) -> Pair:
@@ -85,6 +87,13 @@ def write_trl(pair: Pair) -> dict[str, Any]:
     }
 
 
+def _reads_back(row: dict[str, Any], pair: Pair) -> bool:
+    try:
+        return read_hh(row) == pair
+    except UserError:
+        return False
+
+
 def _text(row: Any, key: str) -> str:
     if not isinstance(row, dict) or not isinstance(row.get(key), str):
         raise UserError(f"has no text under {key}", fix='write {"chosen": "...", "rejected": "..."}')
@@ -100,7 +109,25 @@ def _transcript(text: str) -> list[Turn]:
     return [{"role": SPEAKERS[name], "content": said.removeprefix(" ")} for name, said in zip(parts[1::2], parts[2::2], strict=True)]
 
 
+def _marked(turn: Turn) -> str:
+    name = next(name for name, role in SPEAKERS.items() if role == turn["role"])
+    return f"\n\n{name}: {turn['content']}"
+
+
+def _rest(turns: list[Turn]) -> str:
+    """The text of what one side goes on with: its first turn, and any further ones with their marks."""
+    if not turns or turns[0]["role"] != "assistant":
+        raise UserError("no assistant turn follows the shared prompt", fix="leave the row out")
+    return turns[0]["content"] + "".join(_marked(turn) for turn in turns[1:])
+
+
 def _shared_prompt(chosen: list[Turn], rejected: list[Turn]) -> Pair:
+    shared = _shared_turns(chosen, rejected)
+    return Pair(checked_prompt(chosen[:shared]), _only_response(chosen[shared:]), _only_response(rejected[shared:]))
+
+
+def _shared_turns(chosen: list[Turn], rejected: list[Turn]) -> int:
+    """How many turns both begin with, up to a user turn."""
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
@@ -108,7 +135,7 @@ def _shared_prompt(chosen: list[Turn], rejected: list[Turn]) -> Pair:
         shared -= 1
     if not shared:
         raise UserError("the two sides share no beginning that ends with a user turn", fix="leave the row out, or give both sides the same prompt")
-    return Pair(checked_prompt(chosen[:shared]), _only_response(chosen[shared:]), _only_response(rejected[shared:]))
+    return shared
 
 
 def _only_response(turns: list[Turn]) -> str:
