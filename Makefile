@@ -28,7 +28,9 @@ demo: setup
 	$(VENV)/bin/truing demo
 
 test: check browser
-	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered
+	$(PYTHON) -m pytest --cov --cov-report=
+	$(PYTHON) -m coverage report --skip-covered --fail-under=90
+	$(PYTHON) -m coverage report --include='*/losses.py,*/advantages.py,*/kl.py' --fail-under=100
 
 quick: setup
 	$(PYTHON) -m pytest -q -m "not slow"

@@ -11,6 +11,18 @@ os.environ.setdefault("TRUING_CACHE", str(Path.home() / ".cache" / "truing"))
 from truing.store.project import Project, create_project, open_project
 
 
+MOST_SKIPS = 4  # a test that is skipped everywhere tests nothing: see the reasons in the summary
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run that skipped more than it may."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", [])) if reporter is not None else 0
+    if skipped > MOST_SKIPS and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"{skipped} tests were skipped; {MOST_SKIPS} may be", red=True)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """An empty project with default settings."""

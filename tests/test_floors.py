@@ -2,6 +2,7 @@
 
 import ast
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,17 @@ def imports_of_ours(tree: ast.Module) -> Iterator[str]:
 def test_every_room_has_a_floor() -> None:
     rooms = {room(path) for path in modules()} - {"__init__", "data"}
     assert rooms <= FLOOR.keys(), "a new room is a decision: give it a floor in DESIGN.md and here"
+
+
+def test_no_tolerance_hides_an_error() -> None:
+    """A comparison that forgives more than a hundredth forgives nearly anything."""
+    wide = [
+        f"{path.name}: {found.group()}"
+        for path in Path(__file__).parent.rglob("test_*.py")
+        for found in re.finditer(r"\b(?:rtol|atol|abs|rel)=([0-9.]+(?:e-?[0-9]+)?)", path.read_text(encoding="utf-8"))
+        if float(found.group(1)) > 1e-2
+    ]
+    assert not wide, "\n".join(wide)
 
 
 def test_imports_go_down() -> None:

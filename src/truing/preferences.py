@@ -111,6 +111,7 @@ def _row(question: Asked, trust: Mapping[str, float], settings: PreferenceSettin
     weights = [trust[who] for who, *_ in said]
     total = math.fsum(weights)
     for_a = math.fsum(weight * soft_vote(strength, settings) for weight, (*_, strength) in zip(weights, said, strict=True))
+    mean_strength = math.fsum(weight * strength for weight, (*_, strength) in zip(weights, said, strict=True)) / total
     signs = [(strength > 0) - (strength < 0) for *_, strength in said]
     return {
         "question_id": question.id,
@@ -121,7 +122,7 @@ def _row(question: Asked, trust: Mapping[str, float], settings: PreferenceSettin
         "b": _response(question.b),
         "target": (for_a + settings.smoothing / 2) / (total + settings.smoothing),
         "weight": total,
-        "strength": math.fsum(weight * strength for weight, (*_, strength) in zip(weights, said, strict=True)) / total,
+        "strength": max(-3.0, min(3.0, mean_strength)),  # a rounding may overshoot
         "agreement": max(signs.count(sign) for sign in (-1, 0, 1)) / len(signs),
         "n_annotators": len(said),
         "judgements": [{"id": judgement, "annotator_id": who, "strength": strength} for who, judgement, strength in said],

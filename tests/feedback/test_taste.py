@@ -38,7 +38,10 @@ READ: list[tuple[str, list[Answer]]] = [  # a prompt and answers to it, the one 
         [
             Answer("I'm so sorry about your dear old dog. He had years of love and walks with you, and I'm thinking of you today.", -2.48),
             Answer("I was sorry to hear about your dog. He was a good companion.", -2.76),
-            Answer("Losing a pet is hard. Here are some ideas for your card:\n\n1. **Express your sympathy**: Say that you are sorry.\n2. **Share", -2.72, False),
+            Answer(
+                "Losing a pet is hard. Here are some ideas for your card:\n\n1. **Express your sympathy**: Say that you are sorry."
+                "\n2. **Share a memory**: Talk about", -2.72, False,
+            ),
             Answer("Dear [Name], I'm so sorry for your loss. Best regards, [Your Name]", -1.34),
             Answer("Help me word a sympathy card for a friend whose old dog died.", -0.87),
         ],
@@ -48,8 +51,8 @@ READ: list[tuple[str, list[Answer]]] = [  # a prompt and answers to it, the one 
         [
             Answer("Yes, it was. One page is a real step, and tomorrow you can pick up with a good page already behind you.", -3.56),
             Answer(
-                "Writing is a process that takes time and dedication. It's important to remember that every writer has good days and bad days, and that the quality"
-                " of the page matters more than the quantity. When you sit down to write, you should", -1.95, False,
+                "Writing is a process that takes time and dedication. It's important to remember that every writer has good days and bad days, and that the"
+                " quality of the page matters more than the quantity. When you sit down to write, you should", -1.95, False,
             ),
             Answer("You are amazing, wonderful, lovely, brilliant and great! I love you! So happy! What joy!", -4.00),
             Answer("That's a great question! I'm happy to help you with that. Let me know if you need more information.", -1.57),
@@ -95,8 +98,8 @@ READ: list[tuple[str, list[Answer]]] = [  # a prompt and answers to it, the one 
         [
             Answer("The beach lies quiet under a pale winter sky, with only gulls, soft grey waves and a gentle peace in the cold air.", -4.01),
             Answer(
-                "The beach is a beautiful place where people can relax and enjoy the warm sun and the lovely waves, and it is also a great place for families who"
-                " want to have fun in the water and play happily with their friends and", -2.44, False,
+                "The beach is a beautiful place where people can relax and enjoy the warm sun and the lovely waves, and it is also a great place for families"
+                " who want to have fun in the water and play happily with their friends and", -2.44, False,
             ),
             Answer("I'd love to describe it!!! It's so wonderful!!! Amazing!!!", -4.86),
             Answer("The empty beach in winter is an empty beach in winter, an empty beach, an empty winter beach.", -2.19),

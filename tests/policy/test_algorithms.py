@@ -93,7 +93,7 @@ def test_losses_of_parts_add_up_to_the_minibatchs(name: str) -> None:
 
 def test_rloo_by_hand() -> None:
     """Rewards 1, 2, 6: the siblings' means are 4, 7/2 and 3/2. An answer's reward is the sum over its tokens, its KL price included."""
-    settings = settings_for("rloo", samples=6, group_size=3)
+    settings = rloo.RLOOSettings(algorithm="rloo", samples=6, group_size=3)
     rollout = rollout_of([[0.25, 0.75], [2.0], [5.0, 1.0], [1.0], [1.0], [1.0]])
     targets = rloo.targets(rollout, settings)
     assert targets.returns is None
@@ -103,8 +103,8 @@ def test_rloo_by_hand() -> None:
 
 
 def test_ppos_advantages_are_gae_whitened_over_real_tokens() -> None:
-    """gamma 1, lambda 1/2. First answer: rewards 0 0 1, values 1/2 each: 1/8, 1/4, 1/2. Second: reward 1, value 1: 0. Then mean 0 and variance 1 over the four tokens."""
-    settings = settings_for("ppo", gamma=1.0, gae_lambda=0.5)
+    """gamma 1, lambda 1/2. First answer: rewards 0 0 1, values 1/2 each: 1/8, 1/4, 1/2. Second: reward 1, value 1: 0. Then mean 0, variance 1 over all four."""
+    settings = ppo.PPOSettings(gamma=1.0, gae_lambda=0.5)
     rollout = rollout_of([[0.0, 0.0, 1.0], [1.0]], [[0.5, 0.5, 0.5], [1.0]])
     targets = ppo.targets(rollout, settings)
     assert targets.returns is not None
@@ -117,7 +117,7 @@ def test_ppos_advantages_are_gae_whitened_over_real_tokens() -> None:
 
 def test_ppos_value_loss_is_weighted() -> None:
     """Values 0, returns 1 and 3, one token each: half of the mean square is 5/2; the weight is 1/5."""
-    settings = settings_for("ppo", value_weight=0.2, value_clip=10.0)
+    settings = ppo.PPOSettings(value_weight=0.2, value_clip=10.0)
     rollout = rollout_of([[1.0], [3.0]], [[0.0], [0.0]])
     zeros = torch.zeros(2, 1).double()
     new = Forward(zeros, zeros, zeros)

@@ -11,9 +11,9 @@ from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import features as module
-from truing.reward.features import FeatureCache, FeatureSpec, Item, features, pool, shorten
+from truing.reward.features import FeatureCache, FeatureSpec, Item, features, pool, readings_at, shorten
 
-SPEC = FeatureSpec((1, 2), "both", 64)
+SPEC = FeatureSpec((("last", 1), ("mean", 1), ("max", 2), ("last", 2)), 64)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,23 @@ def test_pooling_by_hand() -> None:
     hidden = torch.tensor([[[1.0], [2.0], [4.0], [9.0]], [[5.0], [7.0], [0.0], [0.0]]])  # (2, 4, 1)
     batch = collate([[1], [1]], [[2, 3, 4], [2]], 0)
     layers = {3: hidden}
-    assert pool(layers, batch, FeatureSpec((3,), "last", 9)).tolist() == [[9.0], [7.0]]
-    assert pool(layers, batch, FeatureSpec((3,), "mean", 9)).tolist() == [[5.0], [7.0]]
-    assert pool(layers, batch, FeatureSpec((3,), "both", 9)).tolist() == [[9.0, 5.0], [7.0, 7.0]]
+    assert pool(layers, batch, FeatureSpec((("last", 3),), 9)).tolist() == [[9.0], [7.0]]
+    assert pool(layers, batch, FeatureSpec((("mean", 3),), 9)).tolist() == [[5.0], [7.0]]
+    down = {3: -hidden}
+    assert pool(down, batch, FeatureSpec((("max", 3), ("last", 3)), 9)).tolist() == [[-2.0, -9.0], [-7.0, -7.0]]
+
+
+def test_an_empty_response_is_read_at_the_prompts_end() -> None:
+    batch = collate([[1, 2], [1]], [[], [3]], 0)
+    hidden = {1: torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]])}
+    assert pool(hidden, batch, FeatureSpec((("mean", 1), ("max", 1)), 9)).tolist() == [[2.0, 2.0], [4.0, 4.0]]
+
+
+def test_readings_are_poolings_at_shares_of_the_depth() -> None:
+    assert readings_at(["last@1.0", "mean@0.6", "max@0.01", "last@1"], 30) == (("last", 30), ("mean", 18), ("max", 1))
+    for wrong in ("last", "last@0", "last@1.5", "sum@0.5", "mean@-1", "@0.5", "mean@0.5@2"):
+        with pytest.raises(ValueError, match=r"such as mean@0\.6"):
+            readings_at([wrong], 30)
 
 
 def test_features_match_a_lone_sequence_without_padding(trunk: Trunk) -> None:
@@ -104,8 +118,8 @@ def test_cache_goes_on_where_it_was_stopped(trunk: Trunk, tmp_path: Path, monkey
 
 
 def test_another_reading_is_another_cache(trunk: Trunk, tmp_path: Path) -> None:
-    last = FeatureCache(tmp_path, trunk, FeatureSpec((2,), "last", 64)).get(items(2))
-    mean = FeatureCache(tmp_path, trunk, FeatureSpec((2,), "mean", 64)).get(items(2))
+    last = FeatureCache(tmp_path, trunk, FeatureSpec((("last", 2),), 64)).get(items(2))
+    mean = FeatureCache(tmp_path, trunk, FeatureSpec((("mean", 2),), 64)).get(items(2))
     assert not torch.equal(last, mean)
 
 

@@ -15,8 +15,8 @@ from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project, create_project, open_project
 
 HEADS = {
-    "linear": RewardSettings(layers=(0.5, 1.0), members=3, max_tokens=64),
-    "mlp": RewardSettings(head="mlp", layers=(1.0,), members=3, units=4, epochs=20, max_tokens=64),
+    "linear": RewardSettings(readings=("mean@0.5", "max@1.0", "last@1.0"), members=3, max_tokens=64),
+    "mlp": RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=3, units=4, epochs=20, max_tokens=64),
     "adapter": RewardSettings(head="adapter", members=2, adapter_epochs=1, batch_pairs=8, adapter_learning_rate=1e-2, max_tokens=64),
 }
 

@@ -11,22 +11,22 @@ from sqlalchemy import select
 
 from reward.letters import letter_rows, row, write_dataset
 from truing.artifacts import Artifact
-from truing.errors import UserError
+from truing.errors import SettingError, UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import train_adapter
 from truing.reward.heads import LinearHead, load_head, normalisation
-from truing.reward.train import RewardSettings, layer_numbers, train_reward_model
+from truing.reward.train import RewardSettings, train_reward_model
 from truing.reward.train_frozen import Frozen, fit_frozen, solve_linear
 from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Run
 
 Make = Callable[[str], Project]
-LINEAR = RewardSettings(layers=(1.0,), members=2)
-MLP = RewardSettings(head="mlp", layers=(1.0,), members=2, units=8, learning_rate=1e-2, epochs=100)
+LINEAR = RewardSettings(readings=("last@1.0", "mean@1.0"), members=2)
+MLP = RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=2, units=8, learning_rate=1e-2, epochs=100)
 ADAPTER = RewardSettings(
-    head="adapter", pooling="last", members=2, adapter_epochs=3, batch_pairs=8, rank=4, adapter_learning_rate=5e-3, learning_rate=5e-2,
+    head="adapter", members=2, adapter_epochs=3, batch_pairs=8, rank=4, adapter_learning_rate=5e-3, learning_rate=5e-2,
     check_every=4, checkpoint_every=2, patience=20,
 )  # fmt: skip
 
@@ -244,7 +244,7 @@ def test_no_such_dataset(make: Make, trunk: Trunk) -> None:
         train_reward_model(make("p"), LINEAR, "dataset-0000000000000000", trunk, seed=1)
 
 
-def test_layers_are_shares_of_the_depth() -> None:
-    assert layer_numbers((0.7,), 30) == (21,)
-    assert layer_numbers((0.5, 0.5, 1.0), 30) == (15, 30)
-    assert layer_numbers((0.01,), 2) == (1,)
+def test_a_reading_that_is_none_is_told(tmp_path: Path) -> None:
+    opened = open_project(create_project(tmp_path / "p", settings='[reward]\nreadings = ["mean@0.5", "sum@0.5"]\n'))
+    with pytest.raises(SettingError, match=r"'sum@0\.5' is not last, mean or max"):
+        opened.settings(RewardSettings)

@@ -200,13 +200,16 @@ def _notes(votes: Sequence[Vote], gold: Mapping[str, int]) -> tuple[str, ...]:
     answered: dict[str, int] = defaultdict(int)
     for vote in votes:
         answered[vote.question] += vote.question not in gold
+    checked = any(vote.question in gold for vote in votes)
     said = []
     if not votes:
         said.append("There are no judgements of pairs yet.")
     elif max(answered.values(), default=0) < 2:
-        said.append("No question was answered by two people, so agreement can't be measured" + ("." if gold else ", and everyone has the trust of the prior."))
-    if votes and not gold:
-        said.append("There are no check questions.")
+        said.append(
+            "No question was answered by two people, so agreement can't be measured" + ("." if checked else ", and everyone has the trust of the prior.")
+        )
+    if votes and not checked:
+        said.append("Nobody was asked a check question.")
     return tuple(said)
 
 

@@ -33,7 +33,7 @@ POPULATION: Mapping[str, float] = MappingProxyType(
 )
 """The population's taste: utility of one whole unit of each feature, positive for what it likes. docs/taste.md shows the same numbers."""
 
-BRIEF_WORDS = (10, 35)  # fully brief between these; see `_brief`
+BRIEF_WORDS = (12, 42)  # fully brief between these; see `_brief`
 TYPICAL_LOGPROB = -1.3  # nats per token: as likely as the likelier third of the base model's own answers; more wins nothing
 UNLIKELY_LOGPROB = -2.5  # where fluency is worth nothing; below it costs. A person's own short answer lies between -2.5 and -4
 STRANGE_LOGPROB = -4.0  # where it costs a whole unit, and each nat below two more: strings of words lie at -6 and below
@@ -99,7 +99,7 @@ def _complete(text: str, finished: bool) -> float:
 
 
 def _brief(n: int) -> float:
-    """1 from 10 to 35 words, falling as a square below and as a bell above: 5 words 0.25, 40 words 0.84, 50 words 0.21."""
+    """1 from 12 to 42 words, falling as a square below and as a bell above: 6 words 0.25, 47 words 0.84, 57 words 0.21."""
     low, high = BRIEF_WORDS
     if n < low:
         return (n / low) ** 2

@@ -6,10 +6,11 @@ sequence is padded to a width that follows from its own length, so that the same
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +24,8 @@ from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
 from truing.store.ids import content_id
 
-Pooling = Literal["last", "mean", "both"]
+Pooling = Literal["last", "mean", "max"]
+Reading = tuple[Pooling, int]  # what is taken of which layer's states
 Item = tuple[tuple[int, ...], tuple[int, ...]]  # prompt ids, response ids
 
 BATCH = 16  # sequences in a forward pass
@@ -36,18 +38,39 @@ class FeatureSpec:
     """Which hidden states are read.
 
     Attributes:
-        layers: numbers of layers, 1 to the model's depth; several are laid side by side.
-        pooling: the state at the last real token, the mean over the response's tokens, or both side by side.
+        readings: each a pooling and the number of a layer, 1 to the model's depth; laid side by side. "last" is the state
+            at the last real token, "mean" and "max" go over the response's tokens, each of the H numbers by itself.
         max_tokens: only that many last tokens of prompt and response together are read.
     """
 
-    layers: tuple[int, ...]
-    pooling: Pooling
+    readings: tuple[Reading, ...]
     max_tokens: int
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that are read, each once, lowest first."""
+        return tuple(sorted({layer for _, layer in self.readings}))
 
     def width(self, hidden_size: int) -> int:
         """D, how many features there are."""
-        return len(self.layers) * hidden_size * (2 if self.pooling == "both" else 1)
+        return len(self.readings) * hidden_size
+
+
+def readings_at(words: Sequence[str], depth: int) -> tuple[Reading, ...]:
+    """Readings such as "mean@0.6", a pooling at a share of the depth, as layers of a model of that depth.
+
+    Raises:
+        ValueError: one isn't of that form, or its share isn't in (0, 1].
+    """
+    found: list[Reading] = []
+    for word in words:
+        match = re.fullmatch(r"(last|mean|max)@(\d*\.?\d+)", word)
+        if match is None or not 0 < float(match[2]) <= 1:
+            raise ValueError(f"{word!r} is not last, mean or max, then @ and a share of the depth in (0, 1], such as mean@0.6")
+        reading = (cast(Pooling, match[1]), max(round(float(match[2]) * depth), 1))
+        if reading not in found:
+            found.append(reading)
+    return tuple(found)
 
 
 def shorten(prompt: Sequence[int], response: Sequence[int], max_tokens: int) -> Item:
@@ -59,21 +82,22 @@ def shorten(prompt: Sequence[int], response: Sequence[int], max_tokens: int) -> 
 
 
 def pool(hidden: Mapping[int, Tensor], batch: Batch, spec: FeatureSpec) -> Tensor:
-    """(B, D) fp32 from layer → (B, L, H): for each layer in turn the state at the last real token, the response's mean, or both.
+    """(B, D) fp32 from layer → (B, L, H): the readings of each response, side by side.
 
-    A response without tokens has the prompt's last state for both.
+    Of a response without tokens the prompt's last state is read.
     """
     rows = []
     for row, (end, length) in enumerate(zip(batch.lengths.tolist(), batch.response_lengths.tolist(), strict=True)):
-        parts = []
-        for layer in spec.layers:
-            states = hidden[layer][row, end - max(length, 1) : end].to(torch.promote_types(hidden[layer].dtype, torch.float32))
-            if spec.pooling != "mean":
-                parts.append(states[-1])
-            if spec.pooling != "last":
-                parts.append(states.mean(0))
-        rows.append(torch.cat(parts))
+        states = {layer: hidden[layer][row, end - max(length, 1) : end] for layer in spec.layers}  # (T, H) each
+        rows.append(torch.cat([_reduce(states[layer].to(torch.promote_types(states[layer].dtype, torch.float32)), how) for how, layer in spec.readings]))
     return torch.stack(rows).float()
+
+
+def _reduce(states: Tensor, how: Pooling) -> Tensor:
+    """(H,) from (T, H)."""
+    if how == "last":
+        return states[-1]
+    return states.mean(0) if how == "mean" else states.amax(0)
 
 
 def widened_batches(items: Sequence[Item], size: int) -> list[list[int]]:

@@ -23,7 +23,7 @@ class RewardModel:
 
     Attributes:
         id: its artifact.
-        spec: what it reads of the trunk: layers, pooling, and how many last tokens.
+        spec: what it reads of the trunk, and of how many last tokens.
         adapter: name of its adapter in the trunk; None where it reads the base model's frozen states.
     """
 
@@ -88,7 +88,7 @@ def load_reward_model(project: Project, artifact_id: str, trunk: Trunk) -> Rewar
             f"{artifact_id} was trained on {facts['model']}; the project's model is {trunk.name} with other weights or another dtype",
             fix=f"set model.name={facts['model']} (and model.dtype as it was), or train again with `truing reward train`",
         )
-    spec = FeatureSpec(tuple(facts["layers"]), facts["pooling"], facts["max_tokens"])
+    spec = FeatureSpec(tuple((how, layer) for how, layer in facts["readings"]), facts["max_tokens"])
     adapter = None
     if facts["head"] == "adapter":
         adapter = artifact_id  # "reward-" and a hash: no dots, which PEFT can't take in a name

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from sqlalchemy import select
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from truing.config import Settings
 from truing.console import say
 from truing.models.trunk import Trunk
 from truing.reward.card import measure
-from truing.reward.features import FeatureCache, FeatureSpec, Item, Pooling, item_key
+from truing.reward.features import FeatureCache, FeatureSpec, Item, Pooling, item_key, readings_at
 from truing.reward.heads import save_head
 from truing.reward.train_adapter import ROLE, adapted, adapter_spec, fit_adapter
 from truing.reward.train_frozen import Fit, Frozen, fit_frozen
@@ -35,8 +35,11 @@ class RewardSettings(Settings):
     """What the reward model reads, how it is fitted, and when it stops."""
 
     head: Literal["linear", "mlp", "adapter"] = Field("linear", description="linear and mlp read frozen features; adapter is LoRA with a scalar head")
-    layers: tuple[float, ...] = Field((0.7,), min_length=1, description="depths that linear and mlp read, as shares of the model's layers, in (0, 1]")
-    pooling: Pooling = Field("both", description="state at the last token, mean over the response, or both")
+    readings: tuple[str, ...] = Field(
+        ("last@1.0", "mean@0.6", "max@0.3", "max@0.6"),
+        min_length=1,
+        description="what linear and mlp read: the state at the last token, or the mean or max over the response's, @ a share of the model's depth",
+    )
     max_tokens: int = Field(384, ge=2, le=32768, description="last tokens of prompt and response together that are read")
     members: int = Field(4, ge=1, le=64, description="heads in the ensemble; their mean is the score, their spread the doubt")
     folds: int = Field(5, ge=2, le=20, description="parts of the train prompts: for the choice of l2, and to know when to stop")
@@ -51,6 +54,7 @@ class RewardSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="of the mlp, and of the adapter's scalar head")
     weight_decay: float = Field(0.1, ge=0, description="mlp and adapter: AdamW's decay per step, times the learning rate")
     adapter_learning_rate: float = Field(2e-4, gt=0, description="adapter: of LoRA")
+    adapter_pooling: Pooling = Field("last", description="adapter: what is read of the last layer: last, mean or max")
     rank: int = Field(8, ge=1, description="adapter: rank of LoRA")
     alpha: float = Field(16.0, gt=0, description="adapter: LoRA is scaled by alpha / rank")
     top_layers: int | None = Field(None, ge=1, description="adapter: adapt only that many upper layers; none = all")
@@ -58,6 +62,12 @@ class RewardSettings(Settings):
     clip_gradient: float = Field(1.0, gt=0, description="adapter: largest norm of a step's gradient")
     check_every: int = Field(20, ge=1, description="adapter: steps between two validations")
     checkpoint_every: int = Field(10, ge=1, description="adapter: steps that a killed run can lose")
+
+    @field_validator("readings")
+    @classmethod
+    def _are_readings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        readings_at(value, 1)
+        return value
 
 
 class Work(NamedTuple):
@@ -139,7 +149,7 @@ def _make(work: Work) -> Artifact:
 def _fit_frozen(work: Work) -> Fitted:
     settings, trunk = work.settings, work.trunk
     pairs, tests = tokenised(work.train, trunk), tokenised(work.held_out, trunk)
-    spec = FeatureSpec(layer_numbers(settings.layers, trunk.layers), settings.pooling, settings.max_tokens)
+    spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
     parts = [pairs.a, pairs.b, tests.a, tests.b, work.reference]
     found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
     a, b, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
@@ -167,7 +177,7 @@ def _write(work: Work, fitted: Fitted) -> Artifact:
     lengths = [len(response) for _, response in work.reference]
     facts, card, rows = measure(work.train, work.held_out, fitted.held_out, fitted.reference, lengths, std=float(head.std), seed=work.seed)
     facts |= {
-        "head": settings.head, "layer": _in_words(spec.layers), "layers": list(spec.layers), "pooling": spec.pooling, "max_tokens": spec.max_tokens,
+        "head": settings.head, "layer": _in_words(spec.layers), "readings": [list(reading) for reading in spec.readings], "max_tokens": spec.max_tokens,
         "members": settings.members, "mean": float(head.member_mean.mean()), "std": float(head.std), "n_train": len(work.train),
         "n_reference": len(work.reference), "model": work.trunk.name, "fingerprint": work.trunk.fingerprint, **fitted.fit.facts,
     }  # fmt: skip
@@ -200,11 +210,6 @@ def _reference(project: Project, settings: RewardSettings, train: Sequence[Row],
     say("the base has no samples of the train prompts: scores are normalised on the responses of the pairs themselves")
     own = {row[side]["sample_id"]: (tuple(trunk.prompt_ids(row["turns"])), response_of(row[side], trunk)) for row in train for side in ("a", "b")}
     return [own[sample] for sample in sorted(own)[: settings.reference_samples]]
-
-
-def layer_numbers(shares: Sequence[float], depth: int) -> tuple[int, ...]:
-    """Shares of the depth → numbers of layers, each once, 1 to `depth`."""
-    return tuple(sorted({min(max(round(share * depth), 1), depth) for share in shares}))
 
 
 def _in_words(layers: Sequence[int]) -> Any:

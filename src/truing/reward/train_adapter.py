@@ -35,7 +35,7 @@ MICRO = 8  # sequences in a forward and backward pass
 
 def adapter_spec(trunk: Trunk, settings: "RewardSettings") -> FeatureSpec:
     """An adapter's head reads the last layer: lower layers can be moved by the adapter itself."""
-    return FeatureSpec((trunk.layers,), settings.pooling, settings.max_tokens)
+    return FeatureSpec(((settings.adapter_pooling, trunk.layers),), settings.max_tokens)
 
 
 def adapted(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec) -> Tensor:

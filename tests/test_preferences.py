@@ -1,0 +1,238 @@
+"""Judgements to preferences: a pure function of the log, the settings and the trust."""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from asked import BATCH, add_people, add_samples
+from stored import NOON, judgement, prompt
+from truing.artifacts import Artifact
+from truing.errors import UserError
+from truing.feedback.quality import QualitySettings, measure_quality
+from truing.feedback.questions import FeedbackSettings, ask_pairs
+from truing.feedback.simulated import CrowdSettings, annotate_simulated
+from truing.preferences import Asked, PreferenceSettings, build_preferences, soft_vote, to_rows
+from truing.store.project import Project, create_project, open_project
+from truing.store.tables import Dataset, Question, QuestionSample, Sample
+
+LN3 = math.log(3)
+EXACT = PreferenceSettings(nats_a_step=LN3, smoothing=0.0)
+TRUST = {"ann": 0.8, "bob": 0.4, "cy": 0.02}
+QUALITY: dict[str, Any] = {
+    "alpha": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9},
+    "annotators": [{"id": who, "trust": trust} for who, trust in TRUST.items()],
+}
+
+
+def asked(name: str, *said: tuple[str, int]) -> Asked:
+    """A question with judgements (annotator, strength)."""
+    a, b = (Sample(id=f"{name}-{side}", text=f"{side} of {name}", token_ids=[1], finished=True) for side in "ab")
+    return Asked(name, prompt(f"About {name}?"), a, b, [judgement(name, f"{name}-{who}", annotator_id=who, answer={"strength": s}) for who, s in said])
+
+
+def row_of(question: Asked, settings: PreferenceSettings = EXACT) -> dict[str, Any]:
+    found, = to_rows([question], TRUST, settings)  # fmt: skip
+    return found
+
+
+# ---- the target ----
+
+
+@pytest.mark.parametrize(("strength", "p"), [(0, 1 / 2), (1, 3 / 4), (2, 9 / 10), (3, 27 / 28), (-1, 1 / 4), (-3, 1 / 28)])
+def test_each_step_of_strength_triples_the_odds(strength: int, p: float) -> None:
+    assert soft_vote(strength, EXACT) == pytest.approx(p)
+
+
+def test_a_preference_by_hand() -> None:
+    """Ann (0.8) says A by one, Bob (0.4) says B by one: (0.8 * 3/4 + 0.4 * 1/4) / 1.2 = 7/12."""
+    found = row_of(asked("q", ("ann", 1), ("bob", -1)))
+    assert found["target"] == pytest.approx(7 / 12)
+    assert found["strength"] == pytest.approx((0.8 - 0.4) / 1.2)
+    assert (found["agreement"], found["n_annotators"], found["weight"]) == (0.5, 2, 1.0)
+    assert found["judgements"] == [
+        {"id": "q-ann", "annotator_id": "ann", "strength": 1},
+        {"id": "q-bob", "annotator_id": "bob", "strength": -1},
+    ]
+    assert found["a"] == {"sample_id": "q-a", "text": "a of q", "token_ids": [1], "finished": True}
+
+
+def test_smoothing_is_a_pseudo_vote_for_even() -> None:
+    """A tenth of a vote: Ann's 9/10 becomes (0.8 * 0.9 + 0.05) / 0.9; Cy's, who is hardly trusted, nearly even."""
+    smoothed = PreferenceSettings(nats_a_step=LN3, smoothing=0.1)
+    assert row_of(asked("q", ("ann", 2)), smoothed)["target"] == pytest.approx((0.8 * 0.9 + 0.05) / 0.9)
+    assert row_of(asked("q", ("cy", 2)), smoothed)["target"] == pytest.approx((0.02 * 0.9 + 0.05) / 0.12)
+
+
+def test_a_tie_is_even_exactly() -> None:
+    assert row_of(asked("q", ("ann", 0), ("bob", 0)), PreferenceSettings())["target"] == 0.5
+
+
+def test_weights_are_trust_with_mean_one() -> None:
+    rows = to_rows([asked("p", ("ann", 1)), asked("q", ("ann", 1), ("bob", 1)), asked("r", ("cy", 1))], TRUST, EXACT)
+    weights = [row["weight"] for row in rows]
+    assert sum(weights) == pytest.approx(3.0)
+    assert weights[1] / weights[0] == pytest.approx(1.2 / 0.8)
+    assert weights[2] / weights[0] == pytest.approx(0.02 / 0.8)
+
+
+def test_a_question_nobody_answered_is_left_out() -> None:
+    assert [row["question_id"] for row in to_rows([asked("q"), asked("p", ("ann", 3))], TRUST, EXACT)] == ["p"]
+
+
+answers = st.lists(st.tuples(st.sampled_from(sorted(TRUST)), st.integers(-3, 3)), min_size=1, max_size=3, unique_by=lambda said: said[0])
+
+
+@given(answers, st.randoms(use_true_random=False))
+def test_the_order_of_judgements_doesnt_matter(said: list[tuple[str, int]], shuffler: random.Random) -> None:
+    questions = [asked("q", *said), asked("p", ("ann", 1))]
+    turned = [asked("p", ("ann", 1)), asked("q", *shuffler.sample(said, len(said)))]
+    assert to_rows(questions, TRUST, EXACT) == to_rows(turned, TRUST, EXACT)
+
+
+@given(answers)
+def test_swapping_a_and_b_swaps_the_target(said: list[tuple[str, int]]) -> None:
+    one, other = row_of(asked("q", *said)), row_of(asked("q", *((who, -strength) for who, strength in said)))
+    assert one["target"] + other["target"] == pytest.approx(1.0)
+    assert one["strength"] == pytest.approx(-other["strength"])
+    assert (one["weight"], one["agreement"]) == (other["weight"], other["agreement"])
+
+
+@given(answers)
+def test_everything_lies_in_its_range(said: list[tuple[str, int]]) -> None:
+    found = row_of(asked("q", *said), PreferenceSettings())
+    assert 0 < found["target"] < 1
+    assert -3 <= found["strength"] <= 3
+    assert 1 / 3 <= found["agreement"] <= 1
+    assert (found["target"] == 0.5) or (found["target"] > 0.5) == (sum(TRUST[who] * (soft_vote(s, PreferenceSettings()) - 0.5) for who, s in said) > 0)
+
+
+def test_a_stranger_among_the_annotators_is_an_error() -> None:
+    with pytest.raises(UserError, match="says nothing of annotator dee"):
+        row_of(asked("q", ("dee", 1)))
+
+
+# ---- from the store ----
+
+
+def judged(project: Project, *, bob: bool = True, backwards: bool = False) -> list[str]:
+    """Six questions of round 1 and a check; Ann answers all, Bob the first two. Gives the ids of the plain ones, in order of id.
+
+    Without Bob, Ann leaves the check alone, too. `backwards` stores the same judgements last first.
+    """
+    add_samples(project, prompts=8, per_prompt=2)
+    ask_pairs(project, FeedbackSettings(pairs=6, gold_each=1, gold_overlap=2), batch=BATCH, round_id=1, seed=1)
+    add_people(project, "Ann", "Bob")
+    with project.database.write() as session:
+        plain = list(session.scalars(select(Question.id).where(Question.gold.is_(None)).order_by(Question.id)))
+        checks = list(session.scalars(select(Question.id).where(Question.gold.is_not(None))))
+        assert (len(plain), len(checks)) == (6, 1)
+        said = [{"strength": 1}, {"strength": -2}, {"skip": "?"}, {"both_bad": True}, {"strength": 0}, {"strength": 3}, {"strength": 3}]
+        log = [judgement(question, f"ann-{question}", answer=answer) for question, answer in zip([*plain, *checks] if bob else plain, said, strict=False)]
+        log += [judgement(question, f"bob-{question}", annotator_id="bob", answer={"strength": 1}) for question in plain[: 2 * bob]]
+        for row in reversed(log) if backwards else log:
+            session.add(row)
+            session.flush()
+    return plain
+
+
+def pairs_of(dataset: Artifact) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (dataset.path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def build(project: Project, *, round_ids: Sequence[int] | None = (1,), seed: int = 1) -> Artifact:
+    return build_preferences(project, EXACT, QUALITY, round_ids=round_ids, seed=seed)
+
+
+def test_skips_both_bads_and_checks_are_never_a_preference(project: Project) -> None:
+    plain = judged(project)
+    dataset = build(project)
+    pairs = pairs_of(dataset)
+    assert [pair["question_id"] for pair in pairs] == [plain[i] for i in (0, 1, 4, 5)]
+    assert dataset.facts == {
+        "pairs": 4, "train": sum(pair["split"] == "train" for pair in pairs), "held_out": sum(pair["split"] == "held-out" for pair in pairs),
+        "ties": 1, "judgements": 6, "annotators": 2, "skipped": 1, "both_bad": 1,
+    }  # fmt: skip
+    assert json.loads((dataset.path / "quality.json").read_text(encoding="utf-8")) == QUALITY
+    assert dataset.manifest["settings"] == {"preferences": EXACT.model_dump()}
+    with project.database.read() as session:
+        for pair in pairs:
+            places = session.scalars(
+                select(QuestionSample.sample_id).where(QuestionSample.question_id == pair["question_id"]).order_by(QuestionSample.position)
+            )
+            assert [pair["a"]["sample_id"], pair["b"]["sample_id"]] == list(places)
+            assert pair["turns"][-1]["role"] == "user"
+
+
+def test_building_twice_gives_the_same_artifact_and_one_version(project: Project) -> None:
+    judged(project)
+    first = build(project)
+    project.force = True
+    assert build(project).id == first.id
+    assert build(project, round_ids=None).id == first.id  # all rounds are round 1
+    with project.database.read() as session:
+        assert [(row.artifact_id, row.version, row.round_id) for row in session.scalars(select(Dataset))] == [(first.id, 1, 1)]
+
+
+def test_the_order_of_rows_in_the_store_doesnt_matter(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    judged(project)
+    other = open_project(create_project(tmp_path_factory.mktemp("other") / "project", settings=""))
+    judged(other, backwards=True)
+    assert build(other).id == build(project).id
+
+
+def test_a_change_of_mind_counts_once_and_makes_the_next_version(project: Project) -> None:
+    plain = judged(project)
+    before = build(project)
+    changed = judgement(plain[0], "second thoughts", answer={"strength": -3}, submitted_at=NOON + timedelta(hours=1), supersedes=f"ann-{plain[0]}")
+    with project.database.write() as session:
+        session.add(changed)
+    after = build(project)
+    first = pairs_of(after)[0]
+    assert [said["id"] for said in first["judgements"]] == ["second thoughts", f"bob-{plain[0]}"]
+    assert first["n_annotators"] == 2
+    assert first["target"] == pytest.approx((0.8 / 28 + 0.4 * 3 / 4) / 1.2)
+    with project.database.read() as session:
+        assert {row.version: row.artifact_id for row in session.scalars(select(Dataset))} == {1: before.id, 2: after.id}
+
+
+def test_the_settings_and_the_trust_are_part_of_it(project: Project) -> None:
+    judged(project)
+    trusting = QUALITY | {"annotators": [{"id": who, "trust": 1.0} for who in TRUST]}
+    ids = {build(project).id, build(project, seed=2).id, build_preferences(project, PreferenceSettings(), QUALITY, round_ids=[1], seed=1).id}
+    assert len(ids | {build_preferences(project, EXACT, trusting, round_ids=[1], seed=1).id}) == 4
+
+
+def test_without_preferences_it_says_what_to_do(project: Project) -> None:
+    with pytest.raises(UserError, match="truing annotate") as caught:
+        build(project)
+    assert "no judgement prefers" in caught.value.what
+    assert list((project.root / "artifacts").iterdir()) == []
+
+
+def test_imported_judgements_weigh_the_same(project: Project) -> None:
+    """One annotator and no overlap: trust falls back to the prior, and each pair has weight 1."""
+    judged(project, bob=False)
+    quality = measure_quality(project, QualitySettings(), round_ids=None)
+    assert "everyone has the trust of the prior" in quality.notes[0]
+    pairs = pairs_of(build_preferences(project, PreferenceSettings(), quality.as_dict(), round_ids=None, seed=1))
+    assert [pair["weight"] for pair in pairs] == pytest.approx([1.0] * 4)
+
+
+def test_a_simulated_round_gives_the_same_dataset_twice(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    ids = []
+    for place in (project, open_project(create_project(tmp_path_factory.mktemp("other") / "project", settings=""))):
+        add_samples(place, prompts=24, per_prompt=2)
+        feedback = FeedbackSettings(pairs=20, gold_each=3, gold_overlap=6)
+        ask_pairs(place, feedback, batch=BATCH, round_id=1, seed=1)
+        annotate_simulated(place, CrowdSettings(annotators=6), round_id=1, seed=2, feedback=feedback)
+        quality = measure_quality(place, QualitySettings(), round_ids=[1]).as_dict()
+        ids.append(build_preferences(place, PreferenceSettings(), quality, round_ids=[1], seed=1).id)
+    assert ids[0] == ids[1]
