@@ -10,7 +10,6 @@ os.environ.setdefault("TRUING_CACHE", str(Path.home() / ".cache" / "truing"))
 
 from truing.store.project import Project, create_project, open_project
 
-
 MOST_SKIPS = 4  # a test that is skipped everywhere tests nothing: see the reasons in the summary
 
 

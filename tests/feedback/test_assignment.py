@@ -259,6 +259,15 @@ def test_undo_is_a_new_row(project: Project) -> None:
         supersede(project, "made up", {"strength": 2}, idempotency_key="more", **change)  # type: ignore[arg-type]
 
 
+def test_the_newer_answer_stands_even_if_a_clock_went_back(project: Project) -> None:
+    only, = add_questions(project, [1])  # fmt: skip
+    add_people(project, "Ann")
+    first = give(project, take(project, "ann"), at=EXPIRED)
+    second = supersede(project, first, {"strength": -3}, started_at=NOON, at=LATER, active_ms=5, idempotency_key="undo")
+    with project.database.read() as session:
+        assert [row.id for row in current_judgements(session, [only])] == [second]
+
+
 def test_a_withdrawn_answer_opens_the_question_again(project: Project) -> None:
     """An answer that becomes a skip counts no longer."""
     only, = add_questions(project, [1])  # fmt: skip

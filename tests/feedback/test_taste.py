@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.feedback.taste import POPULATION, features, gold_reward
+from truing.feedback.taste import BRIEF_WORDS, POPULATION, features, gold_reward
 from truing.feedback.words import content_stems, stem, words_of
 
 
@@ -152,8 +152,8 @@ def test_tricks_lose_to_a_plain_answer_that_is_no_likelier(asked: str, trick: st
 
 
 def test_weights_by_hand() -> None:
-    """Ten words, finished, nothing shared with the prompt, nothing felt: what is left is complete, brief, fluent and of substance."""
-    plain = "Each tram passes one bakery, one river and two mills."
+    """Of a good length, finished, nothing shared with the prompt, nothing felt: what is left is complete, brief, fluent and of substance."""
+    plain = "Each tram passes one bakery, one river and two mills, and rests at noon by a blue gate."
     asked = "Describe a violin."  # one content word, which the text lacks
     found = measured(asked, plain, base_logprob=-1.9)
     assert {name: value for name, value in found.items() if value} == {"complete": 1, "brief": 1, "substance": 1, "fluent": pytest.approx(0.5)}
@@ -176,9 +176,12 @@ def test_complete(text: str, finished: bool, complete: float) -> None:
     assert measured("Why?", text, finished=finished)["complete"] == pytest.approx(complete)
 
 
-@pytest.mark.parametrize(("n", "brief"), [(0, 0), (5, 0.25), (10, 1), (35, 1), (47, math.exp(-1)), (200, 0)])
-def test_brief(n: int, brief: float) -> None:
-    assert measured("Why?", " ".join(["word"] * n))["brief"] == pytest.approx(brief, abs=1e-9)
+LOW, HIGH = BRIEF_WORDS
+
+
+@pytest.mark.parametrize(("n", "brief"), [(0, 0), (LOW / 2, 0.25), (LOW, 1), (HIGH, 1), (HIGH + 12, math.exp(-1)), (200, 0)])
+def test_brief(n: float, brief: float) -> None:
+    assert measured("Why?", " ".join(["word"] * round(n)))["brief"] == pytest.approx(brief, abs=1e-9)
 
 
 @pytest.mark.parametrize(("logprob", "fluent"), [(0.0, 1), (-1.3, 1), (-1.9, 0.5), (-2.5, 0), (-3.25, -0.5), (-4, -1), (-5, -3), (-9, -6)])
@@ -259,3 +262,4 @@ def test_the_page_shows_the_weights_in_force() -> None:
     page = (Path(__file__).parents[2] / "docs" / "taste.md").read_text(encoding="utf-8")
     for name, weight in POPULATION.items():
         assert f"| `{name}` | {weight:+.1f} |" in page
+    assert f"| {LOW} to {HIGH} words |" in page

@@ -99,6 +99,17 @@ def test_the_upper_half_can_be_adapted_alone(family: Trunk) -> None:
     assert not torch.equal(before[2], after[2])
 
 
+@torch.no_grad()
+def test_going_on_from_the_lower_layers_is_the_whole_way(family: Trunk) -> None:
+    """Where the trunk says that it can; and it can for those that Truing is mostly used with."""
+    batch = collate(PROMPTS, PROMPTS, family.pad_id)
+    assert family.splits == (family.name in ("llama", "qwen2"))
+    if family.splits:
+        for role in (None, "policy"):
+            with family.using(role):
+                assert torch.equal(family.upper(batch, family.lower(batch, 1), 1), family.hidden(batch))
+
+
 def test_a_model_that_scales_its_logits_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     GraniteForCausalLM(GraniteConfig(**GROUPED, logits_scaling=8.0)).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)

@@ -147,7 +147,8 @@ def card_rows(card: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "score against length, rank correlation", _number(card["length_correlation"]), f"{card['n_reference']} samples"
     yield "score per 10 tokens more", _number(card["length_slope"] and 10 * card["length_slope"]), f"{card['n_reference']} samples"
     yield "scores of reference samples", _span(card["histogram"]), f"{card['n_reference']} samples"
-    yield "head", f"{card['head']}, {card['members']} members, reads {', '.join(f'{how} of layer {layer}' for how, layer in card['readings'])}", f"{card['n_train']} train pairs"
+    reads = ", ".join(f"{how} of layer {layer}" for how, layer in card["readings"])
+    yield "head", f"{card['head']}, {card['members']} members, reads {reads}", f"{card['n_train']} train pairs"
 
 
 def _right(margin: float, label: float) -> float:
