@@ -109,7 +109,7 @@ def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None
 def test_people_are_waited_for(tmp_path: Path, tiny_model: Path) -> None:
     make_project(tmp_path / "one", tiny_model)
     project = open_project(tmp_path / "one", ["round.feedback=people", "feedback.pairs=10"])
-    with pytest.raises(UserError, match=r"waits for people: 0 of \d+"):
+    with pytest.raises(UserError, match=r"waits for people: 0 answers are in, \d+ are still wanted"):
         run_round(Turn(project))
 
 

@@ -53,13 +53,16 @@ class Asked:
     judgements: list[Judgement] = field(default_factory=list)  # those that prefer or tie
 
 
-def build_preferences(project: Project, settings: PreferenceSettings, quality: Mapping[str, Any], *, round_ids: Sequence[int] | None, seed: int) -> Artifact:
+def build_preferences(
+    project: Project, settings: PreferenceSettings, quality: Mapping[str, Any], *, round_ids: Sequence[int] | None, seed: int, round_id: int | None = None
+) -> Artifact:
     """Freeze what the judgements of some rounds say, and record it as the next version of the dataset.
 
     Args:
         quality:   plain data with "annotators": a list of {"id", "trust", ...}, trust in (0, 1]; kept in the artifact.
         round_ids: of these rounds; None: of all, imported judgements included.
         seed:      goes into the manifest; nothing here is drawn.
+        round_id:  the round that asks for it.
 
     Raises:
         UserError: no judgement prefers anything, or `quality` says nothing of someone who judged.
@@ -81,12 +84,12 @@ def build_preferences(project: Project, settings: PreferenceSettings, quality: M
         "rows": content_id(rows),
         "facts": facts,
     }
-    with stage_run(project, "preferences", inputs) as run:
+    with stage_run(project, "preferences", inputs, round_id=round_id) as run:
         if not run.answered:
             shaped_by = {"preferences": settings.model_dump()}
             artifact = write_artifact(project.artifacts, "dataset", lambda folder: _fill(folder, rows, quality), settings=shaped_by, seed=seed, facts=facts)
             record_artifact(project, artifact.id, artifact.manifest)
-            _number(project, artifact.id, max(round_ids) if round_ids else None)
+            _number(project, artifact.id, round_id)
             run.result = {"dataset": artifact.id} | facts
     return load_artifact(project.artifacts, run.result["dataset"])
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import SECTIONS, Settings, section_class
 from truing.errors import UserError
+from truing.feedback.assignment import still_wanted
 from truing.feedback.quality import QualitySettings, measure_quality
 from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
@@ -146,11 +147,11 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
     if simulated or (simulated is None and project.settings(RoundSettings).feedback == "simulated"):
         read_under_base(project, turn.trunk, _unread(project, turn.id), temperature=project.settings(SampleSettings).temperature)
         annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=seed_from(turn.seed, "crowd"), feedback=feedback)
-    judged, wanted = _progress(project, turn.id)
+    judged, missing = _progress(project, turn.id)
     turn.note(judgements={"n": judged})
-    if judged < wanted:
+    if missing:
         raise UserError(
-            f"round {turn.number} waits for people: {judged} of {wanted} answers are in",
+            f"round {turn.number} waits for people: {judged} answers are in, {missing} are still wanted",
             fix="collect the rest, then type `truing round run` again; or let simulated people answer with `truing annotate --simulated`",
         )
     return {"judgements": judged, **asked}
@@ -160,9 +161,9 @@ def weigh_feedback(turn: Turn) -> Artifact:
     """Measure how far the judgements can be trusted, and freeze what they say as a dataset. Judgements of all rounds
     count."""
     project = turn.project
-    quality = measure_quality(project, project.settings(QualitySettings), round_ids=None).as_dict()
+    quality = measure_quality(project, project.settings(QualitySettings), round_ids=None, round_id=turn.id).as_dict()
     turn.note(quality=quality)
-    dataset = build_preferences(project, project.settings(PreferenceSettings), quality, round_ids=None, seed=turn.seed_of("preferences"))
+    dataset = build_preferences(project, project.settings(PreferenceSettings), quality, round_ids=None, seed=turn.seed_of("preferences"), round_id=turn.id)
     turn.note(dataset=dataset.id)
     return dataset
 
@@ -173,7 +174,7 @@ def train_reward_model(turn: Turn) -> Artifact:
     from truing.reward.train import train_reward_model as fit
 
     dataset = turn.made.get("dataset") or weigh_feedback(turn).id
-    model = fit(turn.project, turn.project.settings(RewardSettings), dataset, turn.trunk, seed=turn.seed_of("reward"))
+    model = fit(turn.project, turn.project.settings(RewardSettings), dataset, turn.trunk, seed=turn.seed_of("reward"), round_id=turn.id)
     turn.note(reward=model.id)
     return model
 
@@ -381,8 +382,7 @@ def _unread(project: Project, round_id: int) -> list[str]:
 
 
 def _progress(project: Project, round_id: int) -> tuple[int, int]:
-    """How many judgements a round has, and how many it asked for."""
+    """How many judgements a round has, and how many answers it still wants."""
     with project.database.read() as session:
         judged = session.scalar(select(func.count(Judgement.id)).join(Question).where(Question.round_id == round_id, Judgement.supersedes.is_(None)))
-        wanted = session.scalar(select(func.sum(Question.overlap)).where(Question.round_id == round_id))
-    return int(judged or 0), int(wanted or 0)
+        return int(judged or 0), still_wanted(session, round_id)

@@ -99,17 +99,18 @@ class Quality:
         return cls(**(full | intervals | {"annotators": tuple(AnnotatorQuality(**one) for one in full["annotators"]), "notes": tuple(full["notes"])}))
 
 
-def measure_quality(project: Project, settings: QualitySettings, *, round_ids: Sequence[int] | None) -> Quality:
+def measure_quality(project: Project, settings: QualitySettings, *, round_ids: Sequence[int] | None, round_id: int | None = None) -> Quality:
     """Judge the judgements to pair questions.
 
     Args:
         round_ids: of these rounds; None: of all, imported ones included.
+        round_id:  the round that asks for it.
     """
     with project.database.read() as session:
         votes, gold, people, counts = _read(session, round_ids)
     log = content_id(_no_nan(votes), gold, counts, _no_nan(people))
     inputs = {"rounds": None if round_ids is None else list(round_ids), "settings": settings.model_dump(), "log": log}
-    with stage_run(project, "quality", inputs) as run:
+    with stage_run(project, "quality", inputs, round_id=round_id) as run:
         if not run.answered:
             run.result = assess(votes, gold, people, settings, n_skipped=counts["skip"], n_both_bad=counts["both_bad"]).as_dict()
     return Quality.from_dict(run.result)

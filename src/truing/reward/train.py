@@ -101,6 +101,7 @@ def train_reward_model(
     *,
     seed: int,
     reference: Sequence[tuple[Sequence[int], Sequence[int]]] | None = None,
+    round_id: int | None = None,
 ) -> Artifact:
     """Fit a reward model to a dataset, or answer with the one that the same inputs gave before.
 
@@ -109,6 +110,7 @@ def train_reward_model(
         trunk: the base model; it comes back as it was.
         seed: of every random choice.
         reference: (prompt ids, response ids) on which scores get mean 0 and standard deviation 1; default: the base's samples of the train prompts.
+        round_id: the round that asks for it.
 
     Returns:
         an artifact of kind "reward": head.safetensors, adapter/ where the head is one, card.json, held_out.jsonl.
@@ -127,7 +129,7 @@ def train_reward_model(
         "model": trunk.fingerprint,
         "reference": content_id([item_key(item) for item in chosen]),
     }
-    with stage_run(project, "reward", inputs) as run:
+    with stage_run(project, "reward", inputs, round_id=round_id) as run:
         if not run.answered:
             run.result = {"artifact": _make(Work(project, settings, dataset, train, held_out, chosen, trunk, seed, run)).id}
     return load_artifact(project.artifacts, run.result["artifact"])
