@@ -187,7 +187,7 @@ def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
     reward_id = turn.needs("reward", "truing reward train")
     prompts = {prompt.id: turn.trunk.prompt_ids(prompt.turns) for prompt in prompts_of(project, Split.TRAIN)}
     policy = train_policy(
-        project, tune_settings(project, algorithm), trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id).score, reward_id=reward_id,
+        project, tune_settings(project, algorithm), trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id), reward_id=reward_id,
         parent=turn.parent_policy, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=turn.seed_of("tune"), round_id=turn.id,
     )  # fmt: skip
     know_policy(project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)

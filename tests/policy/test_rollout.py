@@ -1,6 +1,7 @@
 """What is kept of the answers: the right numbers under policy and reference, scores by the rules, parts that don't change anything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from torch import nn
 from adapters import stir
 from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import collate
+from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
-from truing.policy.rollout import Rollout, deal, draw_rollout, final_scores, widen
+from truing.policy.rollout import Rollout, deal, draw_rollout, final_scores, top_layers, widen
 from truing.policy.settings import TuneSettings
 from tuning import settings_for
 
@@ -151,3 +152,38 @@ def test_dealing_uses_every_answer_once_and_minibatches_ignore_the_size_of_parts
     assert [[index for number in step for index in parts[number]] for step in steps] == [
         [index for number in step for index in other_parts[number]] for step in other_steps
     ]
+
+
+class LastState:
+    """A reward that reads hidden states: the sum of the last token's state at two layers."""
+
+    longest = 64
+
+    def __init__(self, trunk: Trunk) -> None:
+        self.trunk, self.feature_layers = trunk, (1, trunk.layers)
+
+    def score_hidden(self, hidden: Mapping[int, torch.Tensor], batch: Batch) -> tuple[list[float], list[float]]:
+        last = [sum(float(hidden[layer][row, end - 1].sum()) for layer in self.feature_layers) for row, end in enumerate(batch.lengths.tolist())]
+        return last, [0.0] * len(last)
+
+    def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+        found = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            batch = collate([prompt], [response], self.trunk.pad_id)
+            with torch.no_grad(), self.trunk.using(None):
+                found += self.score_hidden(self.trunk.hidden_layers(batch, self.feature_layers), batch)[0]
+        return found
+
+
+@pytest.mark.parametrize("layers", ["all", "top-half"])
+def test_a_reward_that_reads_hidden_states_is_served_by_the_references_pass(trunk: Trunk, layers: str) -> None:
+    """The same scores, in the order of the answers, as by a pass of its own."""
+    settings = settings_for("ppo", samples=4, group_size=1, microbatch=2, truncation="keep", layers=layers)
+    prompts = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [14]]
+    reward = LastState(trunk)
+    trunk.add_adapter("policy", rank=2, alpha=4, seed=1, top_layers=top_layers(trunk, settings))
+    draw = partial(draw_rollout, trunk, None, prompts, [1, 2, 3, 4], settings=settings, beta=0.1, temperature=1.0, max_new_tokens=5)
+    shared, apart = draw(score=reward), draw(score=lambda p, r: reward(p, r))
+    assert len(set(shared.raw_scores.tolist())) == 4
+    assert torch.allclose(shared.raw_scores, apart.raw_scores, rtol=0, atol=1e-4)
+    assert torch.equal(shared.ref_logprobs, apart.ref_logprobs)

@@ -3,9 +3,9 @@
 Shapes: B responses in the batch (groups of siblings stand together), T response tokens, right-padded, H hidden.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,27 @@ from truing.policy.settings import TuneSettings
 
 ROLE = "policy"
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]  # prompts, responses → normalised scores
+
+
+@runtime_checkable
+class ReadsHidden(Protocol):
+    """A reward that can go by hidden states of the base: then the reference's pass over the answers serves it too.
+
+    Attributes:
+        feature_layers: the layers it reads.
+        longest: tokens of prompt and answer together up to which it can; 0: never.
+    """
+
+    @property
+    def feature_layers(self) -> tuple[int, ...]:
+        """The layers it reads."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and answer together up to which it can; 0: never."""
+
+    def score_hidden(self, hidden: Mapping[int, Tensor], batch: Batch) -> tuple[list[float], list[float]]:
+        """Scores of a batch, and how sure they are, from layer → (B, L, H)."""
 
 
 class Forward(NamedTuple):
@@ -87,17 +108,19 @@ def draw_rollout(
     with trunk.merged(ROLE):
         responses = generate(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=max(len(prompts), 1))
     tokens = [response.token_ids for response in responses]
-    raw_scores = torch.tensor(list(score(prompts, tokens)), dtype=torch.float32)
-    scores = final_scores(raw_scores, torch.tensor([response.finished for response in responses]), settings)
     rows = [list(prompt) for prompt in prompts]
     parts, minibatches = deal([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings)
     batches = [collate([rows[index] for index in part], [tokens[index] for index in part], trunk.pad_id) for part in parts]
     with torch.no_grad():
         with trunk.using(None):
-            lower = [shared_layers(trunk, settings, batch) for batch in batches]
-            reference = _whole(trunk, None, batches, parts, lower, settings, temperature)
+            references, lower, found = _reference(trunk, batches, score, settings, temperature)
         with trunk.using(ROLE):
-            policy = _whole(trunk, head, batches, parts, lower, settings, temperature)
+            policies = _policy(trunk, head, batches, lower, settings, temperature)
+    order = torch.tensor([index for part in parts for index in part]).argsort()
+    policy, reference = _together(policies, order), _together(references, order)
+    raw_scores = torch.tensor(score(prompts, tokens) if found is None else found, dtype=torch.float32)
+    raw_scores = raw_scores if found is None else raw_scores[order]
+    scores = final_scores(raw_scores, torch.tensor([response.finished for response in responses]), settings)
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
@@ -111,7 +134,7 @@ def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: flo
     """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled.
 
     Args:
-        lower: states to go on from, by `shared_layers`, or None to begin with the tokens.
+        lower: states below the adapted layers to go on from, or None to begin with the tokens.
         top_layers: how many layers are left from there.
     """
     hidden = trunk.hidden(batch) if lower is None or top_layers is None else trunk.upper(batch, lower, trunk.layers - top_layers)
@@ -143,13 +166,6 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     return None if settings.layers == "all" else trunk.layers // 2
 
 
-def shared_layers(trunk: Trunk, settings: TuneSettings, batch: Batch) -> Tensor | None:
-    """The states below the adapted layers, which reference, policy and every epoch go on from; None where all layers
-    are adapted, or the model can't be split."""
-    top = top_layers(trunk, settings)
-    return None if top is None or not trunk.splits else trunk.lower(batch, trunk.layers - top)
-
-
 def final_scores(raw: Tensor, finished: Tensor, settings: TuneSettings) -> Tensor:
     """(B,) scores after the rule for answers that were cut off, held within the clip."""
     if settings.truncation == "set":
@@ -164,15 +180,41 @@ def widen(values: Tensor, longest: int) -> Tensor:
     return nn.functional.pad(values, (0, longest - values.shape[1]))
 
 
-def _whole(
-    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], parts: list[list[int]], lower: list[Tensor | None], settings: TuneSettings, temperature: float
-) -> Forward:
-    """`forward` over all parts, put back in the order of the answers."""
+def _reference(
+    trunk: Trunk, batches: list[Batch], score: Score, settings: TuneSettings, temperature: float
+) -> tuple[list[Forward], list[Tensor | None], list[float] | None]:
+    """One pass of the base over all parts, for whoever needs it.
+
+    Returns:
+        the reference's log-probabilities; the states below the adapted layers, which the policy goes on from (None where all layers are adapted, or the
+        model can't be split); the scores, in the order of the parts, if the reward reads hidden states.
+    """
     top = top_layers(trunk, settings)
-    passes = [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]
+    border = trunk.layers - top if top is not None and trunk.splits else None
+    reads = score if isinstance(score, ReadsHidden) and all(int(batch.lengths.max()) <= score.longest for batch in batches) else None
+    layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
+    passes, lower, scores = [], [], []
+    for batch in batches:
+        states = trunk.hidden_layers(batch, sorted(layers))
+        found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
+        passes.append(Forward(found.logprobs, found.entropy, None))
+        lower.append(None if border is None else states[border])
+        if reads is not None:
+            scores += reads.score_hidden(states, batch)[0]
+    return passes, lower, scores if reads is not None else None
+
+
+def _policy(
+    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], lower: list[Tensor | None], settings: TuneSettings, temperature: float
+) -> list[Forward]:
+    top = top_layers(trunk, settings)
+    return [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]
+
+
+def _together(passes: list[Forward], order: Tensor) -> Forward:
+    """(B, T) from the parts, widened to the longest answer and put in the order of the answers."""
     longest = max(found.logprobs.shape[1] for found in passes)
-    back = torch.tensor([index for part in parts for index in part]).argsort()
-    logprobs = torch.cat([widen(found.logprobs, longest) for found in passes])[back]
-    entropy = torch.cat([widen(found.entropy, longest) for found in passes])[back]
-    values = None if head is None else torch.cat([widen(found.values, longest) for found in passes if found.values is not None])[back]
-    return Forward(logprobs, entropy, values)
+    logprobs = torch.cat([widen(found.logprobs, longest) for found in passes])[order]
+    entropy = torch.cat([widen(found.entropy, longest) for found in passes])[order]
+    values = [widen(found.values, longest) for found in passes if found.values is not None]
+    return Forward(logprobs, entropy, torch.cat(values)[order] if values else None)

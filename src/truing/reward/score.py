@@ -35,6 +35,15 @@ class RewardModel:
         """Layers of the base that `score_hidden` needs; empty where the model has an adapter and needs a pass of its own."""
         return self.spec.layers if self.adapter is None else ()
 
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and response together up to which `score_hidden` can be used; 0 where it can't."""
+        return self.spec.max_tokens if self.adapter is None else 0
+
+    def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+        """As `score`."""
+        return self.score(prompts, responses)
+
     def score(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         """The normalised score of each response, given token ids. It depends on neither its neighbours nor their order."""
         return self.score_with_std(prompts, responses)[0]
