@@ -121,6 +121,10 @@ def quality(project: Where = HERE, set_: Set = None, json: Json = False) -> None
 
     with _project(project, set_, json) as opened:
         found = measure_quality(opened, opened.settings(QualitySettings), round_ids=None).as_dict()
+        if not found["n_judgements"]:
+            raise UserError(
+                "this project has no judgements yet", fix="collect some with `truing annotate --simulated`, or bring some with `truing import FILE`"
+            )
         say(f"Krippendorff's alpha {_between(found['alpha'])} on {found['alpha']['n']} questions")
         columns = ("annotator", "n", "trust", "agreement", "gold", "left", "ties", "seconds")
         show_table(columns, [_annotator_row(row) for row in sorted(found["annotators"], key=lambda row: (-row["trust"], row["name"]))])
@@ -370,7 +374,8 @@ def _bring(opened: "Project", files: list[str], *, everyday: bool = True) -> dic
 
 
 def _between(number: dict[str, Any]) -> str:
-    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
+    value, low, high = (_share(number[part], 3) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _annotator_row(row: dict[str, Any]) -> list[str]:

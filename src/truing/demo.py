@@ -18,7 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "round": {"feedback": "simulated"},
     "samples": {"per_prompt": 3},
     "feedback": {"pairs": 1000},
-    "tune": {"algorithm": "rloo", "updates": 16, "layers": "top-half", "beta": 0.1, "truncation": "keep"},
+    "tune": {"updates": 16, "layers": "top-half", "beta": 0.1, "truncation": "keep"},
 }
 """What the demo changes: settings for a crowd that never tires, and for a laptop."""
 

@@ -89,7 +89,7 @@ def build_preferences(
             shaped_by = {"preferences": settings.model_dump()}
             artifact = write_artifact(project.artifacts, "dataset", lambda folder: _fill(folder, rows, quality), settings=shaped_by, seed=seed, facts=facts)
             record_artifact(project, artifact.id, artifact.manifest)
-            _number(project, artifact.id, round_id)
+            _number(project, artifact.id, max(round_ids) if round_id is None and round_ids else round_id)
             run.result = {"dataset": artifact.id} | facts
     return load_artifact(project.artifacts, run.result["dataset"])
 

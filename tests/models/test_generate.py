@@ -92,6 +92,18 @@ def test_only_the_possible_token_is_ever_drawn() -> None:
         assert logprobs.isfinite().all()
 
 
+def test_rounding_at_the_border_of_a_block_stays_inside_it() -> None:
+    """A block's sum and the running sum inside it are rounded differently where weights span magnitudes; the next block begins with an impossible token."""
+    for seed in range(40):
+        logits = 2.5 * logits_of(3 * BLOCK, seed)
+        logits[::BLOCK] = -torch.inf
+        up_to = (logits - logits.max()).exp().view(3, BLOCK).sum(1, dtype=torch.float64).cumsum(0)
+        uniform = torch.cat([up_to[:2] / up_to[2] + step * 2**-54 for step in range(-4, 5)])
+        tokens, logprobs, _ = draw(logits.expand(len(uniform), -1), uniform, 1.0)
+        assert (tokens % BLOCK != 0).all()
+        assert logprobs.isfinite().all()
+
+
 def test_rows_are_drawn_from_their_own_distributions() -> None:
     logits = torch.full((3, 300), -torch.inf)
     logits[0, 4], logits[1, 299], logits[2, 256] = 1.0, -50.0, 90.0

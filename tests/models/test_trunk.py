@@ -1,5 +1,6 @@
 """One base, many adapters: none of them disturbs the base or another, and files are PEFT's own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,8 @@ def test_equal_weights_make_equal_files(tiny_model: Path, tmp_path: Path) -> Non
         trunk.save_adapter("policy", tmp_path / f"{copy}-again")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json"} <= names
+    targets = json.loads((tmp_path / "one" / "adapter_config.json").read_text())["target_modules"]
+    assert targets == sorted(targets), "a set's order differs from process to process"
     for copy in ("one-again", "two", "two-again"):
         assert {path.name for path in (tmp_path / copy).iterdir()} == names
         for name in names:

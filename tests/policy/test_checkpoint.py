@@ -40,6 +40,17 @@ def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     assert torch.equal(found[1]["adapter.a"], tensors(11)["adapter.a"])
 
 
+def test_an_older_one_that_a_kill_left_behind_is_not_taken(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "old", 9, STATE, tensors(9))
+    save_checkpoint(tmp_path, 10, STATE, tensors(10))
+    (tmp_path / "old" / "update-000009").rename(tmp_path / "update-000009")
+    (tmp_path / "old").rmdir()
+    found = load_checkpoint(tmp_path)
+    assert found is not None
+    assert found[0]["update"] == 10
+    assert torch.equal(found[1]["adapter.a"], tensors(10)["adapter.a"])
+
+
 def test_a_checkpoint_that_was_being_made_is_not_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 1, STATE, tensors())
     (tmp_path / ".making-abc").mkdir()

@@ -187,3 +187,21 @@ def test_a_reward_that_reads_hidden_states_is_served_by_the_references_pass(trun
     assert len(set(shared.raw_scores.tolist())) == 4
     assert torch.allclose(shared.raw_scores, apart.raw_scores, rtol=0, atol=1e-4)
     assert torch.equal(shared.ref_logprobs, apart.ref_logprobs)
+
+
+@pytest.mark.parametrize(("longest", "calls"), [(64, 0), (8, 1), (0, 1)])  # all fit, some don't, never
+def test_answers_longer_than_such_a_reward_can_read_are_scored_by_itself(trunk: Trunk, longest: int, calls: int) -> None:
+    made = 0
+
+    class Short(LastState):
+        def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+            nonlocal made
+            made += 1
+            return super().__call__(prompts, responses)
+
+    reward = Short(trunk)
+    reward.longest = longest
+    trunk.add_adapter("policy", rank=2, alpha=4, seed=1)
+    settings = settings_for("rloo", samples=4, group_size=2, microbatch=3)
+    draw_rollout(trunk, None, [[5, 6, 7], [8, 9], [10] * 9, [14]], [1, 2, 3, 4], reward, settings, beta=0.1, temperature=1.0, max_new_tokens=5)
+    assert made == calls

@@ -139,6 +139,21 @@ def test_each_prompt_has_its_turn_before_any_has_a_second(trunk: Trunk) -> None:
     assert learner.chosen_prompts(2) == places[12:18], "an update's prompts follow from its number alone"
 
 
+def test_every_update_draws_anew(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[list[int]]] = []
+
+    def noted(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+        drawn.append(sorted(list(response) for response in responses))
+        return share_of_third_tokens(prompts, responses)
+
+    learner = learner_for(trunk, settings_for("rloo", lr=1e-9), score=noted)  # all but the same policy
+    monkeypatch.setattr(learner, "chosen_prompts", lambda update: [0] * 8)  # and the same prompt throughout
+    learner.update()
+    learner.update()
+    assert drawn[0] != drawn[1]
+    assert len({tuple(response) for response in drawn[0]}) > 4, "and siblings differ"
+
+
 def test_scores_over_the_clip_are_counted_and_held(trunk: Trunk) -> None:
     def wild(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         return [50.0] * 2 + [1.0] * (len(responses) - 2)
@@ -256,8 +271,8 @@ def test_force_begins_again(project: Project, trunk: Trunk) -> None:
     with pytest.raises(RuntimeError):
         tune(project, trunk, settings_for("rloo", beta=0.1), score=fails_after(2, RuntimeError()))
     forced = open_project(project.root, force=True)
-    with pytest.raises(AssertionError, match="scored"):
-        tune(forced, trunk, settings_for("rloo", beta=0.1), score=fails_after(0, AssertionError("scored from the first update on")))
+    with pytest.raises(AssertionError, match="all four"):
+        tune(forced, trunk, settings_for("rloo", beta=0.1), score=fails_after(3, AssertionError("all four updates are made again, not the last two")))
     assert tune(forced, trunk, settings_for("rloo")).id == first.id
 
 

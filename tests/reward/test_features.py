@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stored import small_disk
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
@@ -129,3 +130,11 @@ def test_a_damaged_cache_says_which_file(trunk: Trunk, tmp_path: Path) -> None:
     file.write_bytes(b"not a tensor")
     with pytest.raises(UserError, match=r"delete that file"):
         FeatureCache(tmp_path, trunk, SPEC).get(items(2))
+
+
+def test_a_full_disk_says_what_to_do_and_leaves_nothing_half_written(trunk: Trunk, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        with pytest.raises(UserError, match="the disk is full") as found:
+            FeatureCache(disk, trunk, SPEC).get(items(200))
+        assert "free some space" in found.value.fix
+        assert not [path for path in disk.rglob("*") if path.is_file()]

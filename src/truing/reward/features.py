@@ -4,6 +4,7 @@ Shapes: B responses, L tokens, H hidden size, D features. A response's features 
 sequence is padded to a width that follows from its own length, so that the same shapes do the same sums.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -142,7 +143,7 @@ class FeatureCache:
         """(N, D) fp32, read where they are known, else computed and kept; an interrupted call goes on where it stopped.
 
         Raises:
-            UserError: a file of the cache can't be read.
+            UserError: a file of the cache can't be read, or the disk is full.
         """
         short = [shorten(*item, self.spec.max_tokens) for item in items]
         keys = [item_key(item) for item in short]
@@ -181,7 +182,22 @@ class FeatureCache:
     def _write(self, rows: Mapping[str, Tensor]) -> None:
         keys = sorted(rows)
         data = save({"features": torch.stack([rows[key] for key in keys])}, metadata={"keys": json.dumps(keys)})
-        write_atomically(self.folder / f"{content_id(keys, length=16)}.safetensors", data)
+        keep(self.folder / f"{content_id(keys, length=16)}.safetensors", data)
+
+
+def keep(file: Path, data: bytes) -> None:
+    """Write a file that lets an interrupted fit go on.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    try:
+        write_atomically(file, data)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fix = f"free some space on the disk of {file.parent} and type the same command again: it goes on from here"
+        raise UserError(f"the disk is full: {file.name} of {len(data) / 1e6:.0f} MB was not written", fix=fix) from error
 
 
 def item_key(item: Item) -> str:

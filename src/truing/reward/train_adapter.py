@@ -15,11 +15,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from truing.config import write_atomically
 from truing.console import track
 from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk
-from truing.reward.features import FeatureSpec, Item, pool, shorten
+from truing.reward.features import FeatureSpec, Item, keep, pool, shorten
 from truing.reward.heads import LinearHead
 from truing.reward.losses import bradley_terry
 from truing.reward.train_frozen import Fit, agreement
@@ -68,7 +67,7 @@ def fit_adapter(trunk: Trunk, pairs: Pairs, settings: "RewardSettings", seed: in
                 break
         training.learn()
         if training.step % settings.checkpoint_every == 0:
-            write_atomically(checkpoint, training.saved())
+            keep(checkpoint, training.saved())
     else:
         training.check()
     training.restore()
