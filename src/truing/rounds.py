@@ -46,8 +46,10 @@ def run_round(turn: "Turn") -> dict[str, Any]:
     calling this again, and any stage can be run alone from the command line.
 
     Returns:
-        what the round made, stage by stage.
+        what the round made, stage by stage; a sealed round answers with what it made.
     """
+    if turn.sealed and not turn.project.force:
+        return turn.made
     check_settings(turn.project)
     choose_prompts(turn)
     sample(turn)

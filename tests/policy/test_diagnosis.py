@@ -136,6 +136,23 @@ def test_a_score_that_rises_with_its_lower_bound_is_no_hacking() -> None:
     assert diagnose(changed(both_rise)) == []
 
 
+def test_a_lower_bound_that_only_lags_behind_is_no_hacking() -> None:
+    """It stays where it is, with the noise of batches, while the score rises."""
+    noise = random.Random(1)
+
+    def lags(row: Row, age: float) -> None:
+        row["objective/scores"], row["objective/scores_lower"] = 0.5 + 0.1 * age, 0.2 + noise.gauss(0, 0.15)
+
+    assert diagnose(changed(lags)) == []
+
+
+def test_a_sure_policy_whose_answers_differ_has_not_collapsed() -> None:
+    def sure(row: Row, age: float) -> None:
+        row["objective/entropy"] = 0.05
+
+    assert diagnose(changed(sure)) == []
+
+
 def test_reward_hacking_names_the_update_to_stop_at() -> None:
     (found,) = diagnose(changed(hacked))
     best = int(re.findall(r"tune\.updates=(\d+)", found.say)[0])
