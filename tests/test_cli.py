@@ -1,7 +1,9 @@
 """The commands as a user types them: help at once, mistakes told with what and fix, results as one JSON object."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -109,6 +111,17 @@ def test_export_and_import_round_trip(small: Path, tmp_path: Path) -> None:
     assert written["written"] is not None
 
 
+def wait_for_run(database: Path, stage: str) -> None:
+    """Until a run of the stage is under way."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            if connection.execute("select 1 from run where stage = ? and state = 'running'", (stage,)).fetchone():
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"no run of {stage} began")
+
+
 # A user's mistakes ---------------------------------------------------------------------------------------------------
 
 
@@ -160,12 +173,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
         pytest.skip("this machine mounts no tmpfs")
     try:
         truing("init", str(disk / "p"))
-        with (disk / "filler").open("wb") as file:
+        with (disk / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"0" * 4096):
-                try:
-                    file.flush()
-                except OSError:
-                    break
+                pass
         refused(truing("prompts", "import", "--everyday", "--project", str(disk / "p"), check=False), "disk is full")
         (disk / "filler").unlink()
         assert last(truing("prompts", "import", "--everyday", "--json", "--project", str(disk / "p")))["added"] == 480
@@ -179,11 +189,11 @@ def test_ctrl_c_leaves_the_work_resumable(small: Path) -> None:
 
     truing("prompts", "import", "prompts.txt", cwd=small)
     process = subprocess.Popen(
-        [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=400"], cwd=small,
+        [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=300", "--set", "samples.per_prompt=50"], cwd=small,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    time.sleep(8)
+    wait_for_run(small / "truing.db", "samples")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors

@@ -130,7 +130,7 @@ def test_kill_at_random_moments_and_the_same_command_gives_the_unbroken_result(t
     command = [sys.executable, "-m", "truing", "round", "run", "--seed", "5", "--project", str(tmp_path / "killed"), "--json"]
     draw = random.Random(11)
     start = time.monotonic()
-    subprocess.run([*command[:4], "status", *command[6:]], check=True, capture_output=True)
+    subprocess.run([*command[:4], "status", *command[7:]], check=True, capture_output=True)
     overhead = time.monotonic() - start  # what it takes to start at all
     kills = 0
     while kills < 10:

@@ -180,7 +180,7 @@ def _row(trunk: "Trunk", settings: SampleSettings, batch: str, policy_id: str, j
         author=None,
         batch=batch,
         position=position,
-        text=trunk.text(response.token_ids),
+        text=trunk.text(response.token_ids).replace("\0", "\N{REPLACEMENT CHARACTER}"),  # PostgreSQL and every export refuse NUL
         token_ids=response.token_ids,
         logprobs=np.array(response.logprobs, np.float32).tobytes(),
         finished=response.finished,

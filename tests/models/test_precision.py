@@ -1,10 +1,12 @@
 """The faster number type is measured once for a machine and remembered."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from truing.models import precision
 from truing.models.precision import bf16_speedup, fastest_dtype
@@ -51,5 +53,15 @@ def test_a_gpu_says_what_it_can(monkeypatch: pytest.MonkeyPatch, supported: bool
     assert fastest_dtype() == dtype
 
 
-def test_the_measurement_measures() -> None:
-    assert 0.001 < bf16_speedup() < 1000
+def test_the_speedup_is_the_median_of_paired_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine pairs, fp32 first: four hiccups in one and none in the other leave the median at 6 / 3."""
+    seconds = [each for pair in [(6.0, 3.0)] * 5 + [(60.0, 3.0)] * 4 for each in pair]
+    types: list[torch.dtype] = []
+
+    def timed(work: Callable[[], Tensor]) -> float:
+        types.append(work().dtype)
+        return seconds.pop(0)
+
+    monkeypatch.setattr(precision, "_seconds", timed)
+    assert bf16_speedup() == 2.0
+    assert types == [torch.float32, torch.bfloat16] * 9
