@@ -35,15 +35,12 @@ HERE = Path()
 
 
 def main() -> None:
-    """The entry point: a user's mistake ends with `what / fix` and exit code 2; Ctrl-C with 130."""
+    """The entry point: a user's mistake ends with `what / fix` and exit code 2."""
     try:
         app(standalone_mode=True)
     except UserError as error:
         complain(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("stopped; type the same command again to go on from here")
-        sys.exit(130)
 
 
 @app.command()
@@ -325,7 +322,8 @@ def demo(
     from truing.demo import run_demo
 
     speak_json(json)
-    result(run_demo(folder, seed, set_ or []))
+    with _interruptible():
+        result(run_demo(folder, seed, set_ or []))
 
 
 app.add_typer(prompts_app, name="prompts")
@@ -340,9 +338,20 @@ def _project(folder: Path, overrides: list[str] | None, json: bool, force: bool 
     speak_json(json)
     opened = open_project(folder, overrides or [], force=force)
     try:
-        yield opened
+        with _interruptible():
+            yield opened
     finally:
         opened.database.close()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends with a word about going on, and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("stopped; type the same command again to go on from here")
+        raise typer.Exit(130) from None
 
 
 @contextmanager
