@@ -2,7 +2,7 @@
 
 PEFT keeps the parameters, their names and their files; its forward pass in a bf16 model turns every input to fp32 and
 keeps both copies for the backward pass. Here products run in the type of the base weights and only `x` and the (N, r)
-middle are kept: about three times faster on a CPU and half the memory.
+middle are kept.
 """
 
 from types import MethodType
