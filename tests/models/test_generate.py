@@ -140,8 +140,7 @@ def test_batch_size_order_and_neighbours_do_not_matter(soon: Trunk) -> None:
 
 def test_a_prompt_and_a_seed_give_one_answer_however_often_they_are_asked(soon: Trunk) -> None:
     first, *others = sampled(soon, [PROMPTS[0]] * 3 + [PROMPTS[2]], [7, 7, 7, 7])
-    assert others[0] == first
-    assert others[1] == first
+    assert_same(others[:2], [first, first])  # the same tokens; the last bit of a log-probability depends on the row's place among the threads
     assert others[2].token_ids != first.token_ids
     assert_same(sampled(soon, [PROMPTS[0]], [7]), [first])
 
