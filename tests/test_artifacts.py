@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,16 @@ truing.artifacts.write_artifact(Path(sys.argv[1]), "dataset", lambda folder: (fo
     assert ended.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1  # the unfinished folder, which nothing looks at
     assert artifact_ids(tmp_path) == []
+
+
+def test_what_a_killed_maker_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name, hours in ((".making-old", 25), (".making-new", 23)):
+        fill_in = tmp_path / name
+        fill_in.mkdir()
+        fill(fill_in)
+        os.utime(fill_in, (time.time() - hours * 3600,) * 2)
+    made = make(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".making-new", made.id]
 
 
 def test_a_filler_that_fails_leaves_nothing(tmp_path: Path) -> None:

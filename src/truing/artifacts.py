@@ -13,7 +13,9 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,8 @@ from typing import Any
 from truing.errors import DamagedArtifact, UserError
 
 MANIFEST = "manifest.json"
+MAKING = ".making-"  # how the name of a folder starts that is being filled
+ABANDONED_SECONDS = 24 * 3600
 ID = re.compile(r"[a-z][a-z-]*-[0-9a-f]{16}")
 
 
@@ -74,7 +78,8 @@ def write_artifact(
         UserError: the disk is full. Nothing is left behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    _sweep(folder)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
     try:
         fill(temporary)
         manifest = {
@@ -166,6 +171,14 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what makers that were killed left behind; a folder younger than a day may still be somebody's work."""
+    for entry in folder.glob(f"{MAKING}*"):
+        with suppress(FileNotFoundError):  # its maker has just finished
+            if time.time() - entry.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from truing.models import logprobs as module
-from truing.models.logprobs import _SelectedLogprobs, mean_logprobs, response_logprobs
+from truing.models.logprobs import _SelectedLogprobs, response_logprobs
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk
 
@@ -99,19 +99,3 @@ def test_gradients_reach_every_part_of_the_adapter(tuned: Trunk) -> None:
     for our, their in zip(ours, theirs, strict=True):
         assert our.abs().max() > 0
         assert (our - their).abs().max() <= 1e-4 * float(their.abs().max())
-
-
-def test_mean_logprobs_is_the_mean_over_a_responses_own_tokens(trunk: Trunk) -> None:
-    responses = [*RESPONSES, []]
-    found = mean_logprobs(trunk, [*PROMPTS, [5]], responses, size=2)
-    with torch.no_grad():
-        each = [
-            response_logprobs(trunk, collate([prompt], [response], trunk.pad_id), 1.0).logprobs.mean()
-            for prompt, response in zip(PROMPTS, RESPONSES, strict=True)
-        ]
-    assert found == pytest.approx([*map(float, each), 0.0], abs=1e-5)
-
-
-def test_mean_logprobs_of_nothing(trunk: Trunk) -> None:
-    assert mean_logprobs(trunk, [[5], [6]], [[], []]) == [0.0, 0.0]
-    assert mean_logprobs(trunk, [], []) == []

@@ -28,7 +28,7 @@ def rollout_of(rewards: list[list[float]], values: list[list[float]] | None = No
     zeros, flat = torch.zeros_like(padded), torch.zeros(len(rewards))
     responses = [Response([1] * len(row), [0.0] * len(row), [0.0] * len(row), True) for row in rewards]
     parts = [list(range(len(rewards)))]
-    return Rollout([[1]] * len(rewards), responses, parts, [[0]], mask, zeros, zeros, zeros, state, flat, flat, padded, zeros, [None])
+    return Rollout([[1]] * len(rewards), responses, parts, [[0]], mask, zeros, zeros, zeros, state, flat, None, flat, padded, zeros, [None])
 
 
 def test_every_algorithm_says_who_it_is() -> None:

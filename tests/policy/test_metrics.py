@@ -26,7 +26,7 @@ QUIET = {
 STEPS = [QUIET | {"loss": 1.0, "clipfrac": 0.5, "kl_old": 0.1, "grad_norm": 2.0}, QUIET | {"loss": 3.0, "kl_old": 0.3, "max_ratio": 1.5, "skipped": 1.0}]
 
 
-def two_answers(*, values: Tensor | None = None) -> Rollout:
+def two_answers(*, values: Tensor | None = None, doubts: Tensor | None = None) -> Rollout:
     """Answers of three and of one token; what stands on the padding must not count."""
     responses = [Response([7, 8, 7], [0.0] * 3, [0.0] * 3, True), Response([9], [0.0], [0.0], False)]
     mask = torch.tensor([[True, True, True], [True, False, False]])
@@ -35,7 +35,9 @@ def two_answers(*, values: Tensor | None = None) -> Rollout:
     entropy = torch.tensor([[1.0, 2.0, 3.0], [2.0, 9.0, 9.0]])
     rewards = torch.tensor([[0.0, 0.5, 1.5], [-1.0, 0.0, 0.0]])
     scores = torch.tensor([3.0, -12.0])
-    return Rollout([[1], [2]], responses, [[0, 1]], [[0]], mask, logprobs, logprobs - kl, entropy, values, scores, scores.clamp(-10, 10), rewards, kl, [None])
+    return Rollout(
+        [[1], [2]], responses, [[0, 1]], [[0]], mask, logprobs, logprobs - kl, entropy, values, scores, doubts, scores.clamp(-10, 10), rewards, kl, [None]
+    )
 
 
 def measured(rollout: Rollout, targets: Targets | None = None) -> Mapping[str, float]:
@@ -70,6 +72,10 @@ def test_a_row_by_hand() -> None:
     }
     assert row.keys() == expected.keys()
     assert row == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_ensembles_lower_bound_is_the_score_less_its_doubt() -> None:
+    assert measured(two_answers(doubts=torch.tensor([1.0, 2.0])))["objective/scores_lower"] == -6.0  # the mean of 3 - 1 and -12 - 2
 
 
 def test_a_critic_adds_its_rows_and_padding_does_not_count() -> None:

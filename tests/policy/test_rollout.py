@@ -164,7 +164,7 @@ class LastState:
 
     def score_hidden(self, hidden: Mapping[int, torch.Tensor], batch: Batch) -> tuple[list[float], list[float]]:
         last = [sum(float(hidden[layer][row, end - 1].sum()) for layer in self.feature_layers) for row, end in enumerate(batch.lengths.tolist())]
-        return last, [0.0] * len(last)
+        return last, [value / 2 for value in last]
 
     def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         found = []
@@ -187,6 +187,9 @@ def test_a_reward_that_reads_hidden_states_is_served_by_the_references_pass(trun
     assert len(set(shared.raw_scores.tolist())) == 4
     assert torch.allclose(shared.raw_scores, apart.raw_scores, rtol=0, atol=1e-4)
     assert torch.equal(shared.ref_logprobs, apart.ref_logprobs)
+    assert shared.doubts is not None
+    assert torch.equal(shared.doubts, shared.raw_scores / 2)
+    assert apart.doubts is None  # a plain function knows none
 
 
 @pytest.mark.parametrize(("longest", "calls"), [(64, 0), (8, 1), (0, 1)])  # all fit, some don't, never

@@ -4,13 +4,12 @@ The (tokens x vocabulary) matrix never exists whole, forward or backward: the gr
 is taken chunk by chunk in the forward pass (the output matrix is frozen, so that it needs none).
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from truing.models.sequences import Batch, collate, length_buckets
+from truing.models.sequences import Batch
 from truing.models.trunk import Trunk
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
@@ -33,22 +32,6 @@ def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden:
     rows = batch.predicting(trunk.hidden(batch) if hidden is None else hidden)
     logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap)  # type: ignore[no-untyped-call]
     return TokenLogprobs(batch.rectangle(logprobs), batch.rectangle(entropy))
-
-
-@torch.no_grad()
-def mean_logprobs(
-    trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, temperature: float = 1.0, size: int = 32
-) -> list[float]:
-    """Mean log-probability per token of each response, in nats, under the adapter that is on. An empty response has 0."""
-    found = [0.0] * len(prompts)
-    filled = [index for index, response in enumerate(responses) if response]
-    for bucket in length_buckets([len(prompts[index]) + len(responses[index]) for index in filled], size):
-        chosen = [filled[place] for place in bucket]
-        batch = collate([prompts[index] for index in chosen], [responses[index] for index in chosen], trunk.pad_id)
-        logprobs = response_logprobs(trunk, batch, temperature).logprobs
-        for index, value in zip(chosen, (logprobs.sum(1) / batch.response_lengths).tolist(), strict=True):
-            found[index] = value
-    return found
 
 
 class _SelectedLogprobs(torch.autograd.Function):

@@ -16,7 +16,8 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
     """One row of metrics.jsonl.
 
     KL in nats: `objective/kl` per response (k1), with its standard error; `objective/kl_k3` per response;
-    `objective/kl_per_token`. Entropy in nats per token. Shares in [0, 1]. Lengths in tokens.
+    `objective/kl_per_token`. Entropy in nats per token. Shares in [0, 1]. Lengths in
+    tokens. `objective/scores_lower`: mean of the score less the reward ensemble's standard deviation, where it has one.
     """
     mask = rollout.mask
     lengths = mask.sum(1).float()
@@ -49,6 +50,8 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
         row["value/loss"] = _mean(steps, "value_loss")
         row["value/clipfrac"] = _mean(steps, "value_clipfrac")
         row["value/explained_variance"] = explained_variance(rollout.values[mask], targets.returns[mask])
+    if rollout.doubts is not None:
+        row["objective/scores_lower"] = float((rollout.raw_scores - rollout.doubts).mean())
     return row
 
 

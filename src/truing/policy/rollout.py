@@ -42,6 +42,14 @@ class ReadsHidden(Protocol):
         """Scores of a batch, and how sure they are, from layer → (B, L, H)."""
 
 
+@runtime_checkable
+class KnowsDoubt(Protocol):
+    """A reward that says how sure it is, as an ensemble can."""
+
+    def score_with_std(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
+        """Scores, and the standard deviation of each over the ensemble."""
+
+
 class Forward(NamedTuple):
     """One pass of the policy over some answers. All (B, T); values is None without a value head."""
 
@@ -57,7 +65,8 @@ class Rollout:
     parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch
     ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T)
     bool, True on generated tokens. logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the
-    answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. scores: (B,) after the rule for
+    answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. doubts: (B,)
+    its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for
     cut-off answers and the clip. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
     (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
     every layer is adapted.
@@ -73,6 +82,7 @@ class Rollout:
     entropy: Tensor
     values: Tensor | None
     raw_scores: Tensor
+    doubts: Tensor | None
     scores: Tensor
     rewards: Tensor
     kl: Tensor
@@ -118,16 +128,16 @@ def draw_rollout(
             policies = _policy(trunk, head, batches, lower, settings, temperature)
     order = torch.tensor([index for part in parts for index in part]).argsort()
     policy, reference = _together(policies, order), _together(references, order)
-    raw_scores = torch.tensor(score(prompts, tokens) if found is None else found, dtype=torch.float32)
-    raw_scores = raw_scores if found is None else raw_scores[order]
+    raw_scores, doubts = _scores(score, prompts, tokens) if found is None else (found[0][order], found[1][order])
     scores = final_scores(raw_scores, torch.tensor([response.finished for response in responses]), settings)
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
     rewards = token_rewards(scores, kl, mask, beta=beta)
     return Rollout(
-        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, raw_scores, scores, rewards, kl, lower
-    )
+        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, raw_scores, doubts, scores,
+        rewards, kl, lower,
+    )  # fmt: skip
 
 
 def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None) -> Forward:
@@ -182,26 +192,36 @@ def widen(values: Tensor, longest: int) -> Tensor:
 
 def _reference(
     trunk: Trunk, batches: list[Batch], score: Score, settings: TuneSettings, temperature: float
-) -> tuple[list[Forward], list[Tensor | None], list[float] | None]:
+) -> tuple[list[Forward], list[Tensor | None], tuple[Tensor, Tensor] | None]:
     """One pass of the base over all parts, for whoever needs it.
 
     Returns:
         the reference's log-probabilities; the states below the adapted layers, which the policy goes on from (None where all layers are adapted, or the
-        model can't be split); the scores, in the order of the parts, if the reward reads hidden states.
+        model can't be split); scores and doubts, (B,) in the order of the parts, if the reward reads hidden states.
     """
     top = top_layers(trunk, settings)
     border = trunk.layers - top if top is not None and trunk.splits else None
     reads = score if isinstance(score, ReadsHidden) and all(int(batch.lengths.max()) <= score.longest for batch in batches) else None
     layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
-    passes, lower, scores = [], [], []
+    passes, lower, scores, doubts = [], [], [], []
     for batch in batches:
         states = trunk.hidden_layers(batch, sorted(layers))
         found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
         passes.append(Forward(found.logprobs, found.entropy, None))
         lower.append(None if border is None else states[border])
         if reads is not None:
-            scores += reads.score_hidden(states, batch)[0]
-    return passes, lower, scores if reads is not None else None
+            mean, spread = reads.score_hidden(states, batch)
+            scores += mean
+            doubts += spread
+    return passes, lower, (torch.tensor(scores), torch.tensor(doubts)) if reads is not None else None
+
+
+def _scores(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    """(B,) scores, and (B,) doubts where the reward knows any."""
+    if isinstance(score, KnowsDoubt):
+        mean, spread = score.score_with_std(prompts, responses)
+        return torch.tensor(mean), torch.tensor(spread)
+    return torch.tensor(score(prompts, responses), dtype=torch.float32), None
 
 
 def _policy(
