@@ -29,7 +29,7 @@ def make_project(folder: Path, model: Path) -> Project:
         "samples": {"max_new_tokens": 8, "temperature": 1.0},
         "feedback": {"pairs": 70},
         "tune": {"updates": 3, "samples": 8},
-        "evaluation": {"resamples": 100},
+        "evaluation": {"resamples": 100, "per_prompt": 2},
     }
     project = open_project(create_project(folder, settings=commented_toml(settings)))
     file = folder / "prompts.txt"
@@ -52,7 +52,9 @@ def test_two_rounds_in_a_row(tmp_path: Path, tiny_model: Path) -> None:
     second = Turn(project, new=True)
     assert (second.number, second.parent_policy, second.seed) == (2, first.made["policy"], 7)
     run_round(second)
-    facts = load_artifact(project.artifacts, second.made["evaluation"]).facts
+    evaluation = load_artifact(project.artifacts, second.made["evaluation"])
+    facts = evaluation.facts
+    assert len((evaluation.path / "pairs.jsonl").read_text().splitlines()) == 2 * 2 * facts["win_rate"]["n"]  # opponents x answers x prompts
     assert set(facts["against"]) == {"base", first.made["policy"]}
     page = report(second).read_text()
     assert "Round 2" in page

@@ -18,7 +18,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "round": {"feedback": "simulated"},
     "samples": {"per_prompt": 3},
     "feedback": {"pairs": 1000},
-    "tune": {"updates": 16, "layers": "top-half", "beta": 0.1, "truncation": "keep"},
+    "tune": {
+        "algorithm": "rloo",
+        "updates": 20,
+        "minibatches": 4,
+        "lr": 5e-4,
+        "layers": "top-half",
+        "truncation": "subtract",
+        "truncation_penalty": 0.5,
+    },
+    "evaluation": {"per_prompt": 2},
 }
 """What the demo changes: settings for a crowd that never tires, and for a laptop."""
 

@@ -201,7 +201,7 @@ def evaluate(turn: Turn) -> Artifact:
     """The tuned policy against the base, and against the round's parent: fresh responses to held-out prompts."""
     from truing.evaluation.winrate import EvaluationSettings, evaluate_policy
 
-    project, sampling = turn.project, turn.project.settings(SampleSettings)
+    project, sampling, settings = turn.project, turn.project.settings(SampleSettings), turn.project.settings(EvaluationSettings)
     tuned = turn.needs("policy", "truing tune")
     against = [BASE] if turn.parent is None else [BASE, turn.parent_policy]
     ids = [prompt.id for prompt in prompts_of(project, Split.HELD_OUT)]
@@ -212,13 +212,14 @@ def evaluate(turn: Turn) -> Artifact:
     for policy_id in [tuned, *against]:
         with policy_loaded(turn, policy_id):
             batches[policy_id] = draw_samples(
-                project, sampling, turn.trunk, policy_id=policy_id, prompt_ids=ids, per_prompt=1, seed=turn.seed_of("evaluation"), round_id=turn.id
-            )
+                project, sampling, turn.trunk, policy_id=policy_id, prompt_ids=ids, per_prompt=settings.per_prompt, seed=turn.seed_of("evaluation"),
+                round_id=turn.id,
+            )  # fmt: skip
         kl |= read_under_base(project, turn.trunk, _of_batch(project, batches[policy_id]), temperature=sampling.temperature)
     gold = gold_of if project.settings(RoundSettings).feedback == "simulated" else None
     reward_id = turn.needs("reward", "truing reward train")
     found = evaluate_policy(
-        project, project.settings(EvaluationSettings), policy_id=tuned, against=against, batches=batches, gold=gold,
+        project, settings, policy_id=tuned, against=against, batches=batches, gold=gold,
         score=lambda samples: score_samples(turn, reward_id, samples), kl_nats=kl, seed=turn.seed_of("evaluation"), parents=[reward_id],
         judge="the simulated people's taste" if gold else "the reward model", round_id=turn.id,
     )  # fmt: skip

@@ -39,20 +39,20 @@ def test_the_judge_it_was_tuned_to_please_proves_no_win() -> None:
     [
         (
             number(0.78, 0.67, 0.87),
-            "The tuned model is preferred to the base model: it wins 78 % of 80 held-out prompts (95 % interval 67 % to 87 %, ties count half).",
+            "The tuned model is preferred to the base model: it wins 78 % on 80 held-out prompts (95 % interval 67 % to 87 %, ties count half).",
         ),
         (
             number(0.31, 0.2, 0.42),
-            "The tuned model is not preferred to the base model: it wins only 31 % of 80 held-out prompts (95 % interval 20 % to 42 %, ties count half).",
+            "The tuned model is not preferred to the base model: it wins only 31 % on 80 held-out prompts (95 % interval 20 % to 42 %, ties count half).",
         ),
         (
             number(0.54, 0.43, 0.65),
-            "Can't tell whether the tuned model is better than the base model: it wins 54 % of 80 held-out prompts. "
+            "Can't tell whether the tuned model is better than the base model: it wins 54 % on 80 held-out prompts. "
             "The interval, 43 % to 65 %, covers 50 %: it may be chance.",
         ),
         (
             number(1.0, None, None, n=1),
-            "Can't tell whether the tuned model is better than the base model: it wins 100 % of 1 held-out prompt. That is too few to tell anything.",
+            "Can't tell whether the tuned model is better than the base model: it wins 100 % on 1 held-out prompt. That is too few to tell anything.",
         ),
     ],
 )

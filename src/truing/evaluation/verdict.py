@@ -62,11 +62,11 @@ def sentence(win_rate: Number, ours: str, theirs: str, *, confidence: float = 0.
     wins, n = percent(win_rate["value"]), win_rate["n"]
     prompts = "1 held-out prompt" if n == 1 else f"{n} held-out prompts"
     if verdict is Verdict.CANT_TELL:
-        text = f"can't tell whether {ours} is better than {theirs}: it wins {wins} of {prompts}. {reason(win_rate, independent=independent)}"
+        text = f"can't tell whether {ours} is better than {theirs}: it wins {wins} on {prompts}. {reason(win_rate, independent=independent)}"
     else:
         between = f"{percent(win_rate['low'])} to {percent(win_rate['high'])}"
         only = "only " if verdict is Verdict.NOT_PREFERRED else ""
-        text = f"{ours} is {verdict} to {theirs}: it wins {only}{wins} of {prompts} ({percent(confidence)} interval {between}, ties count half)."
+        text = f"{ours} is {verdict} to {theirs}: it wins {only}{wins} on {prompts} ({percent(confidence)} interval {between}, ties count half)."
     return text[0].upper() + text[1:]
 
 

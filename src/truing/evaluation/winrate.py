@@ -30,6 +30,7 @@ Found = Sequence[tuple[Prompt, Sample]]
 class EvaluationSettings(Settings):
     """How a policy is compared with others on held-out prompts."""
 
+    per_prompt: int = Field(1, ge=1, description="responses of each policy to each held-out prompt; more make the interval narrower")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of every interval")
     resamples: int = Field(2000, ge=100, le=100_000, description="bootstrap resamples of the prompts behind an interval")
     tie_margin: float = Field(0.0, ge=0, description="gold points within which two responses are called equally good")
