@@ -89,17 +89,17 @@ def test_every_stage_alone(small: Path) -> None:
     assert str(reward["reward"]) in again.stdout
 
 
-def test_chat_answers_a_line(small: Path) -> None:
+def test_chat_answers_line_after_line_and_says_what_it_forgets(small: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "truing", "chat", "base"],
         cwd=small,
-        input="Hello\n\n",
+        input=3 * ("Hello. " * 25 + "\n") + "\n",  # three times 175 tokens, where the model reads 512, 160 of them an answer's
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert finished.returncode == 0, finished.stderr
-    assert len(finished.stdout.splitlines()) >= 1
+    assert finished.stdout.count("is forgotten") >= 1
 
 
 def test_export_and_import_round_trip(small: Path, tmp_path: Path) -> None:

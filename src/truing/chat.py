@@ -1,6 +1,7 @@
 """A terminal chat with a policy."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from truing.console import say
 from truing.errors import UserError
@@ -8,6 +9,9 @@ from truing.rounds import BASE, Turn, policy_loaded
 from truing.samples import SampleSettings
 from truing.store.ids import seed_from
 from truing.store.project import newest_artifact
+
+if TYPE_CHECKING:
+    from truing.models.trunk import Trunk
 
 LONGEST = 160  # tokens of an answer
 
@@ -25,11 +29,21 @@ def talk(turn: Turn, policy: str | None) -> None:
             if not line.strip():
                 break
             turns.append({"role": "user", "content": line.strip()})
+            if _forget(turn.trunk, turns):
+                say("(the beginning of this conversation is more than the model reads; it is forgotten)")
             seeds = [seed_from(turn.seed, "chat", number)]
             (response,) = generate(turn.trunk, [turn.trunk.prompt_ids(turns)], seeds, max_new_tokens=LONGEST, temperature=temperature)
             text = turn.trunk.text(response.token_ids)
             turns.append({"role": "assistant", "content": text})
             say(text)
+
+
+def _forget(trunk: "Trunk", turns: list[dict[str, str]]) -> bool:
+    """Drop the oldest exchanges until the rest and an answer fit into what the model reads; whether any had to go."""
+    before = len(turns)
+    while trunk.longest is not None and len(turns) > 2 and len(trunk.prompt_ids(turns)) + LONGEST > trunk.longest:
+        del turns[:2]
+    return len(turns) < before
 
 
 def _newest(turn: Turn) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from truing.errors import UserError
 from truing.models import generate as module
 from truing.models.generate import BLOCK, Response, draw, generate, generate_batches
 from truing.models.logprobs import response_logprobs
@@ -184,6 +185,13 @@ def test_a_limit_cuts_the_same_answer_off(soon: Trunk) -> None:
         assert one.token_ids == other.token_ids[:3]
         assert one.finished == (one.token_ids[-1] in soon.eos_ids)
     assert [len(response.token_ids) for response in sampled(soon, prompts, seeds, steps=1)] == [1] * len(prompts)
+
+
+def test_more_tokens_than_the_model_reads_are_refused(trunk: Trunk) -> None:
+    assert trunk.longest == 512
+    sampled(trunk, [[9] * 510], [1], steps=2)
+    with pytest.raises(UserError, match="511 tokens and 2 new ones are more than the 512"):
+        sampled(trunk, [[9], [9] * 511], [1, 2], steps=2)
 
 
 def test_batches_hold_every_sample_once(soon: Trunk) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from truing.config import SECTIONS, write_atomically
 from truing.evaluation import charts
-from truing.evaluation.page import decimal, opening, percent, render
+from truing.evaluation.page import count, decimal, opening, percent, render
 from truing.evaluation.report_sources import Json, Sources, read_sources, shown_settings
 from truing.evaluation.report_stages import people, quality, reward, tuning
 from truing.evaluation.verdict import Verdict, reason
@@ -132,11 +132,11 @@ def _loop(sources: Sources, verdicts: list[Json]) -> list[Json]:
     return [
         _stage("Prompts", prompts.get("n"), f"{prompts.get('held_out')} held out", "verdict"),
         _stage("Samples", (made.get("samples") or {}).get("n"), f"by {sources.name(made.get('parent_policy'))}", "answers"),
-        _stage("Judgements", (made.get("judgements") or {}).get("n"), f"on {questions.get('n')} questions", "people"),
+        _stage("Judgements", (made.get("judgements") or {}).get("n"), f"on {count(questions.get('n'))} questions", "people"),
         _stage("Preferences", len(pairs) if "dataset" in sources.artifacts else None, f"α {decimal(alpha['value'])}" if alpha else "pairs", "people"),
         _stage("Reward model", percent(accuracy["value"]) if accuracy else None, f"right on {accuracy['n']} pairs" if accuracy else "", "reward"),
         _stage("Policy", len(updates) if "policy" in sources.artifacts else None, "updates", "tuning"),
-        _stage("Verdict", percent(win["value"]) if win else None, f"of {win['n']} prompts" if win else "", "verdict")
+        _stage("Verdict", percent(win["value"]) if win else None, f"on {win['n']} prompts" if win else "", "verdict")
         | {"good": bool(verdicts) and verdicts[0]["verdict"] == Verdict.PREFERRED},
     ]
 

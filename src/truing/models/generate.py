@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from truing.errors import UserError
 from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 
@@ -45,6 +46,9 @@ def generate(
         max_new_tokens: an answer that has not ended by then is cut off.
         temperature: > 0.
         batch_size: rows at a time; changes speed and memory only.
+
+    Raises:
+        UserError: a prompt and its answer would be longer than the model reads.
     """
     responses: dict[int, Response] = {}
     for indices, drawn in generate_batches(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=batch_size):
@@ -56,9 +60,18 @@ def generate_batches(
     trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 64
 ) -> Iterator[tuple[list[int], list[Response]]]:
     """As `generate`, a batch at a time: the indices it holds and their responses."""
+    _check_length(trunk, max(map(len, prompts), default=0), max_new_tokens)
     for bucket in length_buckets([len(prompt) for prompt in prompts], batch_size):
         chosen = [prompts[index] for index in bucket]
         yield bucket, _generate_bucket(trunk, chosen, [seeds[index] for index in bucket], max_new_tokens, temperature)
+
+
+def _check_length(trunk: Trunk, longest_prompt: int, max_new_tokens: int) -> None:
+    if trunk.longest is not None and longest_prompt + max_new_tokens > trunk.longest:
+        raise UserError(
+            f"a prompt of {longest_prompt} tokens and {max_new_tokens} new ones are more than the {trunk.longest} that {trunk.name} reads",
+            fix="leave the longest prompts out, or lower samples.max_new_tokens",
+        )
 
 
 @torch.no_grad()

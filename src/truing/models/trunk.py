@@ -59,6 +59,11 @@ class Trunk:
         """How many transformer layers there are."""
         return int(self.model.config.num_hidden_layers)
 
+    @property
+    def longest(self) -> int | None:
+        """How many tokens the model was built to read; None where its configuration doesn't say."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
     @cached_property
     def fingerprint(self) -> str:
         """A short hash of these very weights and their type, for caches and manifests."""
