@@ -56,6 +56,8 @@ def test_two_rounds_in_a_row(tmp_path: Path, tiny_model: Path) -> None:
     facts = evaluation.facts
     assert len((evaluation.path / "pairs.jsonl").read_text().splitlines()) == 2 * 2 * facts["win_rate"]["n"]  # opponents x answers x prompts
     assert set(facts["against"]) == {"base", first.made["policy"]}
+    assert "the base model" in facts["sentences"][0]
+    assert "round 1's model" in facts["sentences"][1]
     page = report(second).read_text()
     assert "Round 2" in page
     lineage = {artifact.id for _, artifact in ancestors(project.artifacts, second.made["round"])}

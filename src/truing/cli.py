@@ -13,6 +13,7 @@ from truing.console import complain, result, say, show_table, speak_json
 from truing.errors import UserError
 
 if TYPE_CHECKING:
+    from truing.artifacts import Artifact
     from truing.rounds import Turn
     from truing.store.project import Project
 
@@ -230,7 +231,8 @@ def evaluate(project: Where = HERE, set_: Set = None, force: Force = False, json
 
     with _turn(project, set_, json, force) as turn:
         found = compare(turn)
-        say(str(found.facts["sentence"]), then="truing report")
+        _tell_verdicts(found)
+        say("", then="truing report")
         result({"evaluation": found.id, **found.facts})
 
 
@@ -364,13 +366,25 @@ def _turn(folder: Path, overrides: list[str] | None, json: bool, force: bool, se
 
 
 def _whole_round(turn: "Turn") -> dict[str, Any]:
+    from truing.artifacts import load_artifact
     from truing.rounds import report as write
     from truing.rounds import run_round
 
     made = run_round(turn)
     path = write(turn)
+    evaluation = load_artifact(turn.project.artifacts, made["evaluation"])
+    _tell_verdicts(evaluation)
     say(f"the report is at {path}", then="truing round next")
-    return {"round": turn.number, "report": str(path), **{stage: made[stage] for stage in ("dataset", "reward", "policy", "evaluation")}}
+    verdicts = {name: evaluation.facts[name] for name in ("against", "sentences", "warnings")}
+    return {"round": turn.number, "report": str(path), **verdicts, **{stage: made[stage] for stage in ("dataset", "reward", "policy", "evaluation")}}
+
+
+def _tell_verdicts(evaluation: "Artifact") -> None:
+    """The verdict against each opponent, and what to doubt it for."""
+    for sentence in evaluation.facts["sentences"]:
+        say(sentence)
+    if evaluation.facts["warnings"]:
+        say(f"warnings: {', '.join(evaluation.facts['warnings'])}")
 
 
 def _bring(opened: "Project", files: list[str], *, everyday: bool = True) -> dict[str, int]:

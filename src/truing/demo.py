@@ -76,7 +76,7 @@ def _summary(turn: Turn) -> dict[str, Any]:
         "least_trusted": sorted(row["name"] for row in by_trust[:3]),
         "spoilers": sorted(spoilers(project)),
         "verdict": facts["verdict"],
-        "sentence": facts["sentence"],
+        "sentence": facts["sentences"][0],
         "warnings": facts["warnings"],
     }
 

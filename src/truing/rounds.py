@@ -221,7 +221,8 @@ def evaluate(turn: Turn) -> Artifact:
     found = evaluate_policy(
         project, settings, policy_id=tuned, against=against, batches=batches, gold=gold,
         score=lambda samples: score_samples(turn, reward_id, samples), kl_nats=kl, seed=turn.seed_of("evaluation"), parents=[reward_id],
-        judge="the simulated people's taste" if gold else "the reward model", round_id=turn.id,
+        judge="the simulated people's taste" if gold else "the reward model",
+        names={} if turn.parent is None else {turn.parent_policy: f"round {turn.parent.number}'s model"}, round_id=turn.id,
     )  # fmt: skip
     turn.note(evaluation=found.id)
     return found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.evaluation import metrics
-from truing.evaluation.verdict import BASE, DIGITS, decide, number, sentence
+from truing.evaluation.verdict import DIGITS, decide, number, sentence
 from truing.stats import Interval, bootstrap_mean, wilson
 from truing.store.ids import seed_from
 from truing.store.tables import Prompt, Sample
@@ -116,11 +116,12 @@ def describe(spread: Spread, found: Answers, base: Answers | None, kl_nats: Mapp
     }
 
 
-def compare(spread: Spread, other: str, matches: Sequence[Match], *, independent: bool, shown: int) -> Json:
+def compare(spread: Spread, other: str, name: str, matches: Sequence[Match], *, independent: bool, shown: int) -> Json:
     """The contest against one opponent: win rate, verdict, second opinions, and pairs drawn by lot for reading.
 
     Args:
         other:       the opponent's policy id.
+        name:        what to call it in a sentence.
         independent: whether the judge is another than the reward model that the policy was tuned to please.
         shown:       how many pairs to draw.
     """
@@ -130,7 +131,6 @@ def compare(spread: Spread, other: str, matches: Sequence[Match], *, independent
     ours = {(match.prompt.id, match.ours.sample.position): match.ours for match in matches}
     theirs = {(match.prompt.id, match.theirs.sample.position): match.theirs for match in matches}
     drawn = random.Random(seed_from("side by side", spread.seed, other)).sample(matches, min(shown, len(matches)))
-    name = "the base model" if other == BASE else other
     return {
         "policy": other,
         "verdict": decide(win_rate, independent=independent),

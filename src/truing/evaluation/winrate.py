@@ -58,6 +58,7 @@ def evaluate_policy(
     seed: int,
     judge: str = "the gold score",
     parents: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
     round_id: int | None = None,
 ) -> Artifact:
     """Compare a policy's samples of held-out prompts with those of each opponent.
@@ -72,6 +73,7 @@ def evaluate_policy(
         seed:      of the resampling and of the pairs shown.
         judge:     who `gold` is, in words; part of the inputs, so that another judge makes another evaluation.
         parents:   ids of further artifacts it rests on, such as the reward model's.
+        names:     opponent → what to call it in a sentence; its id where it has no name, "the base model" for base.
         round_id:  the round it belongs to.
 
     Returns:
@@ -99,7 +101,7 @@ def evaluate_policy(
         answers = _judge(samples, gold, score)
         prompts = {prompt.id: prompt for found in samples.values() for prompt, _ in found}
         matches = {other: _meet(prompts, answers, policy_id, other, settings.tie_margin if gold else 0.0) for other in against}
-        document = _measure(settings, policy_id, answers, matches, kl_nats or {}, seed, independent=gold is not None)
+        document = _measure(settings, policy_id, answers, matches, kl_nats or {}, seed, names or {}, independent=gold is not None)
         document |= {"judge": judge if gold else "the reward model", "independent": gold is not None, "batches": dict(batches)}
         artifact = _write(project, settings, document, matches, seed, [*parents, *(p for p in (policy_id, *against) if p != BASE)])
         run.result = {"artifact": artifact.id}
@@ -158,12 +160,16 @@ def _measure(
     matches: Mapping[str, Sequence[Match]],
     kl_nats: Mapping[str, float],
     seed: int,
+    names: Mapping[str, str],
     *,
     independent: bool,
 ) -> dict[str, Any]:
     spread = Spread(settings.confidence, settings.resamples, seed)
     policies = {policy: describe(spread, found, answers.get(BASE), kl_nats) for policy, found in answers.items()}
-    opponents = [compare(spread, other, pairs, independent=independent, shown=settings.side_by_side) for other, pairs in matches.items()]
+    known = {BASE: "the base model", **names}
+    opponents = [
+        compare(spread, other, known.get(other, other), pairs, independent=independent, shown=settings.side_by_side) for other, pairs in matches.items()
+    ]
     return {
         "policy": policy_id,
         "confidence": settings.confidence,
@@ -197,13 +203,13 @@ def _write(
 
 
 def _facts(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What is worth reading without opening a file: the verdict against the first opponent, and the policy's own measures."""
+    """What is worth reading without opening a file: the verdict against the first opponent, a sentence for each, and the policy's own measures."""
     first, ours = document["opponents"][0], document["policies"][document["policy"]]
     return {
         "policy": document["policy"],
         "judge": document["judge"],
         "verdict": first["verdict"],
-        "sentence": first["sentence"],
+        "sentences": [row["sentence"] for row in document["opponents"]],
         "win_rate": first["win_rate"],
         "against": {row["policy"]: {"verdict": row["verdict"], "win_rate": row["win_rate"]} for row in document["opponents"]},
         "warnings": [warning["failure"] for warning in document["warnings"]],
