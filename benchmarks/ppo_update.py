@@ -19,16 +19,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from truing.demo import peak_gb
 from truing.models.registry import ModelSettings, resolve
 from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy.algorithms.ppo import PPOSettings
 from truing.policy.train import Learner
+from truing.store.runs import peak_gb
 
 
 def main() -> None:
@@ -72,7 +73,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         learner.update()
         seconds.append(time.perf_counter() - start)
         print(f"update {seconds[-1]:.1f} s", file=sys.stderr)
-    return {"seconds_per_update": round(statistics.median(seconds[1:]), 2), "peak_gb": round(peak_gb(), 2), "dtype": str(trunk.dtype), **vars(arguments)}
+    work = {name: value for name, value in vars(arguments).items() if not name.startswith("peer")}
+    return {"seconds_per_update": round(statistics.median(seconds[1:]), 2), "peak_gb": round(peak_gb(), 2), "dtype": str(trunk.dtype), **work}
 
 
 def score(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -100,7 +102,9 @@ def measure_peer(arguments: argparse.Namespace) -> dict[str, float]:
 
 def machine() -> str:
     """What it ran on."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    name = next((line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("model name")), platform.processor())
+    return f"{name} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

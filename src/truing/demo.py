@@ -1,7 +1,5 @@
 """`truing demo`: one round of the loop on the default model with simulated people, and the truth about how it went."""
 
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +53,15 @@ def _summary(turn: Turn) -> dict[str, Any]:
     from truing.artifacts import load_artifact
 
     project = turn.project
+    seconds, peak = _spent(turn)
     evaluation = load_artifact(project.artifacts, turn.made["evaluation"])
     facts = evaluation.facts
     accuracy = honest_accuracy(turn)
     annotators = turn.made["quality"]["annotators"]
     by_trust = sorted(annotators, key=lambda row: (row["trust"], row["name"]))
     return {
-        "seconds": round(_seconds(project), 1),
-        "peak_gb": round(peak_gb(), 2),
+        "seconds": round(seconds, 1),
+        "peak_gb": round(peak, 2),
         "reward_accuracy": round(accuracy.value, 4),
         "reward_accuracy_low": round(accuracy.low, 4),
         "win_rate": round(facts["win_rate"]["value"], 4),
@@ -104,13 +103,8 @@ def spoilers(project: Project) -> list[str]:
         return [row.name for row in rows if row.facts.get("vice")]
 
 
-def peak_gb() -> float:
-    """The most memory this process has held, in GB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1e9 if sys.platform == "darwin" else 1e6)
-
-
-def _seconds(project: Project) -> float:
-    """Time spent in the stages, interrupted attempts included."""
-    with project.database.read() as session:
-        return float(session.scalar(select(func.sum(Run.seconds))) or 0.0)
+def _spent(turn: Turn) -> tuple[float, float]:
+    """Seconds spent in the round's stages, and the most memory they held in GB; interrupted attempts included."""
+    with turn.project.database.read() as session:
+        seconds, peak = session.execute(select(func.sum(Run.seconds), func.max(Run.peak_gb)).where(Run.round_id == turn.id)).one()
+        return seconds or 0.0, peak or 0.0

@@ -333,7 +333,7 @@ def _add_round(
             session.add(
                 Run(
                     id=content_id("run", stage, number), stage=stage, key=key, round_id=row.id, state="done", started_at=begun, heartbeat_at=begun,
-                    finished_at=begun, seconds=seconds, progress={}, result={}, error=None,
+                    finished_at=begun, seconds=seconds, peak_gb=1.0, progress={}, result={}, error=None,
                 )
             )  # fmt: skip
     return row

@@ -35,6 +35,7 @@ def test_a_finished_run_answers(project: Project) -> None:
     assert (row.stage, row.state, row.result, row.error) == ("reward", RunState.DONE, {"made": 1}, None)
     assert row.finished_at is not None
     assert row.seconds >= 0
+    assert 0.01 < row.peak_gb < 100
 
 
 def test_other_inputs_are_another_run(project: Project) -> None:

@@ -1,6 +1,8 @@
 """Runs: one execution of a stage. A finished run with the same inputs answers in its place; an interrupted one is taken up again."""
 
+import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +51,7 @@ class StageRun:
     def _update(self, **changes: Any) -> None:
         with self.project.database.write() as session:
             run = session.get_one(Run, self.id)
-            run.heartbeat_at, run.seconds = now(), self.seconds
+            run.heartbeat_at, run.seconds, run.peak_gb = now(), self.seconds, max(run.peak_gb, peak_gb())
             for name, value in changes.items():
                 setattr(run, name, value)
 
@@ -82,6 +84,12 @@ def stage_run(project: Project, stage: str, inputs: Mapping[str, Any], *, round_
     run._update(state=RunState.DONE, finished_at=now(), result=run.result, error=None)
 
 
+def peak_gb() -> float:
+    """The most memory this process has held, in GB."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1e9 if sys.platform == "darwin" else 1e6)
+
+
 def _start(project: Project, stage: str, key: str, round_id: int | None) -> StageRun:
     with project.database.write() as session:
         earlier = session.scalars(select(Run).where(Run.key == key).order_by(Run.id.desc())).first()
@@ -93,7 +101,7 @@ def _start(project: Project, stage: str, key: str, round_id: int | None) -> Stag
         moment: datetime = now()
         run = Run(
             id=uuid7(moment), stage=stage, key=key, round_id=round_id, state=RunState.RUNNING, started_at=moment, heartbeat_at=moment,
-            finished_at=None, seconds=0.0, progress={}, result={}, error=None,
+            finished_at=None, seconds=0.0, peak_gb=0.0, progress={}, result={}, error=None,
         )  # fmt: skip
         session.add(run)
         return StageRun(project, key, run.id, answered=False, result={}, spent=0.0)

@@ -249,6 +249,7 @@ class Run(Base):
     heartbeat_at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     seconds: Mapped[float]  # time spent in this and earlier, interrupted runs of the same key
+    peak_gb: Mapped[float]  # the most memory a process held that worked on this key
     progress: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any]]
     error: Mapped[str | None] = mapped_column(Text)
