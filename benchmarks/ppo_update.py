@@ -74,7 +74,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         seconds.append(time.perf_counter() - start)
         print(f"update {seconds[-1]:.1f} s", file=sys.stderr)
     work = {name: value for name, value in vars(arguments).items() if not name.startswith("peer")}
-    return {"seconds_per_update": round(statistics.median(seconds[1:]), 2), "peak_gb": round(peak_gb(), 2), "dtype": str(trunk.dtype), **work}
+    return {"seconds_per_update": round(statistics.median(seconds[1:]), 2), "peak_gb": round(peak_gb(), 2), **work, "dtype": str(trunk.dtype)}
 
 
 def score(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:

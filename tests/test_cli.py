@@ -192,6 +192,7 @@ def test_ctrl_c_leaves_the_work_resumable(small: Path) -> None:
         [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=300", "--set", "samples.per_prompt=50"], cwd=small,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job is started deaf to Ctrl-C
     )  # fmt: skip
     wait_for_run(small / "truing.db", "samples")
     process.send_signal(signal.SIGINT)
