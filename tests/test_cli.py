@@ -102,6 +102,22 @@ def test_chat_answers_line_after_line_and_says_what_it_forgets(small: Path) -> N
     assert finished.stdout.count("is forgotten") >= 1
 
 
+def test_the_demo_tells_what_it_did_and_answers_again(tiny_model: Path, tmp_path: Path) -> None:
+    """The whole of `truing demo` on a tiny model; a second call answers from the first, memory included."""
+    quick = {"model.name": tiny_model, "model.dtype": "fp32", "samples.max_new_tokens": 8, "feedback.pairs": 150, "tune.updates": 2, "tune.samples": 16}
+    command = ["demo", str(tmp_path / "demo"), "--json", *(part for name, value in quick.items() for part in ("--set", f"{name}={value}"))]
+    told = last(truing(*command))
+    wanted = {
+        "seconds", "peak_gb", "reward_accuracy", "reward_accuracy_low", "win_rate", "win_low", "win_high", "n_prompts", "kl_nats", "distinct2_ratio", "alpha",
+        "least_trusted", "spoilers", "report",
+    }  # fmt: skip
+    assert wanted <= told.keys()
+    assert told["n_prompts"] == 100
+    assert Path(str(told["report"])).exists()
+    assert float(str(told["peak_gb"])) > 0.1
+    assert last(truing(*command)) == told
+
+
 def test_export_and_import_round_trip(small: Path, tmp_path: Path) -> None:
     truing("prompts", "import", "prompts.txt", cwd=small)
     written = last(truing("export", "native", str(tmp_path / "log.jsonl"), "--json", cwd=small))

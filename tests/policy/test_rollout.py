@@ -15,7 +15,7 @@ from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
 from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
-from truing.policy.rollout import Rollout, deal, draw_rollout, final_scores, top_layers, widen
+from truing.policy.rollout import Rollout, _scores, deal, draw_rollout, final_scores, top_layers, widen
 from truing.policy.settings import TuneSettings
 from tuning import settings_for
 
@@ -208,3 +208,17 @@ def test_answers_longer_than_such_a_reward_can_read_are_scored_by_itself(trunk: 
     settings = settings_for("rloo", samples=4, group_size=2, microbatch=3)
     draw_rollout(trunk, None, [[5, 6, 7], [8, 9], [10] * 9, [14]], [1, 2, 3, 4], reward, settings, beta=0.1, temperature=1.0, max_new_tokens=5)
     assert made == calls
+
+
+def test_doubts_come_from_a_reward_that_knows_them() -> None:
+    class Ensemble:
+        def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+            return self.score_with_std(prompts, responses)[0]
+
+        def score_with_std(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
+            return [float(len(response)) for response in responses], [0.25] * len(prompts)
+
+    scores, doubts = _scores(Ensemble(), [[1], [2]], [[3], [4, 5]])
+    assert scores.tolist() == [1.0, 2.0]
+    assert doubts is not None
+    assert doubts.tolist() == [0.25, 0.25]
