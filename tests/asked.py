@@ -1,12 +1,17 @@
 """Samples to ask about, made up from a seed: some complete and warm, some cut off, listed, parroted or polite about nothing."""
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
 
 from stored import NOON, prompt
+from truing.feedback.sets import Rules, set_guideline
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project
-from truing.store.tables import Annotator, Round, Sample
+from truing.store.tables import Annotator, Question, QuestionSample, QuestionSet, Round, Sample
 
 SUBJECTS = ("garden", "bicycle", "soup", "letter", "kitten", "window", "holiday", "piano", "market", "lamp", "river", "jacket")
 WISHES = ("How do I look after my", "Write a line about a", "What is nice about a", "Tell a friend about my new", "Cheer me up about my old")
@@ -66,3 +71,33 @@ def add_people(project: Project, *names: str) -> None:
             Annotator(id=name.lower(), name=name, kind="human", role="annotator", active=True, facts={}, created_at=NOON + timedelta(seconds=i))
             for i, name in enumerate(names)
         )
+
+
+PLAIN = Rules(gold="interleaved", repeat_rate=0)  # questions come in their order, and nothing is drawn
+
+
+def add_set(project: Project, overlaps: Sequence[int], *, kind: str = "pair", n_samples: int = 2, name: str = "A set", **rules: Any) -> list[str]:
+    """A set of questions in the order asked, each about one prompt of its own; gives their ids. Its own id is its name."""
+    with project.database.write() as session:
+        position = session.query(QuestionSet).count()
+        rules_of_it = (PLAIN.model_copy(update=rules)).model_dump(mode="json")
+        session.add(QuestionSet(id=name, name=name, kind=kind, round_id=None, state="open", rules=rules_of_it, position=position, created_at=NOON))
+        session.flush()
+        set_guideline(session, name, f"How to answer {name}.", NOON)
+        return [add_question_to(session, name, place, overlap, kind, n_samples) for place, overlap in enumerate(overlaps)]
+
+
+def add_question_to(session: Session, set_id: str, place: int, overlap: int, kind: str, n_samples: int, **columns: Any) -> str:
+    """One more question of a set, at this place in its order; gives its id."""
+    asked = prompt(f"{set_id}: question {place} about {n_samples}?")
+    session.add(asked)
+    session.flush()
+    question_id = content_id(set_id, kind, asked.id)
+    given: dict[str, Any] = {"gold": None, "facts": {}} | columns
+    session.add(Question(id=question_id, set_id=set_id, kind=kind, prompt_id=asked.id, overlap=overlap, position=place, created_at=NOON, **given))
+    for position in range(n_samples):
+        sample_id = content_id("sample", asked.id, "b", position)
+        session.add(Sample(id=sample_id, prompt_id=asked.id, batch="b", position=position, text=f"answer {position}", finished=True, created_at=NOON))
+        session.flush()
+        session.add(QuestionSample(question_id=question_id, position=position, sample_id=sample_id))
+    return question_id

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from asked import BATCH, add_people, add_samples
 from stored import NOON, judgement, prompt
 from truing.artifacts import Artifact
 from truing.errors import UserError
+from truing.feedback.assignment import edit_sample_id
 from truing.feedback.quality import QualitySettings, measure_quality
 from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
@@ -35,7 +36,7 @@ QUALITY: dict[str, Any] = {
 def asked(name: str, *said: tuple[str, int]) -> Asked:
     """A question with judgements (annotator, strength)."""
     a, b = (Sample(id=f"{name}-{side}", text=f"{side} of {name}", token_ids=[1], finished=True) for side in "ab")
-    return Asked(name, prompt(f"About {name}?"), a, b, [judgement(name, f"{name}-{who}", annotator_id=who, answer={"strength": s}) for who, s in said])
+    return Asked(name, prompt(f"About {name}?"), [a, b], [judgement(name, f"{name}-{who}", annotator_id=who, answer={"strength": s}) for who, s in said])
 
 
 def row_of(question: Asked, settings: PreferenceSettings = EXACT) -> dict[str, Any]:
@@ -119,7 +120,139 @@ def test_a_stranger_among_the_annotators_is_an_error() -> None:
         row_of(asked("q", ("dee", 1)))
 
 
+# ---- the other kinds ----
+
+
+def of_kind(kind: str, name: str, texts: str, answers: Mapping[str, dict[str, Any]], about: str = "them") -> Asked:
+    """A question about samples that read as these letters do, with each annotator's answer."""
+    samples = [Sample(id=f"{name}-{place}", text=text, token_ids=[1], finished=True) for place, text in enumerate(texts)]
+    return Asked(
+        name, prompt(f"About {about}?"), samples, [judgement(name, f"{name}-{who}", annotator_id=who, answer=said) for who, said in answers.items()], kind
+    )
+
+
+def summary(asked: Sequence[Asked], settings: PreferenceSettings = EXACT) -> dict[str, tuple[float, float]]:
+    """Question id → target and weight."""
+    return {row["question_id"]: (row["target"], row["weight"]) for row in to_rows(asked, TRUST, settings)}
+
+
+def test_a_ranking_weighs_as_its_choices() -> None:
+    """Ann ranks c > a = d > b of four: six rows of share 2/4; with a pair of hers of weight 1 beside them, a ranking's six are worth three pairs."""
+    ranking = of_kind("ranking", "r", "abcd", {"ann": {"ranks": [2, 3, 1, 2]}})
+    rows = {row["question_id"]: row for row in to_rows([ranking, asked("p", ("ann", 1))], TRUST, EXACT)}
+    assert {name: row["target"] for name, row in rows.items()} == pytest.approx(
+        {"p": 3 / 4, "r/0/1": 3 / 4, "r/0/2": 1 / 4, "r/0/3": 1 / 2, "r/1/2": 1 / 4, "r/1/3": 1 / 4, "r/2/3": 3 / 4}
+    )
+    assert sum(row["weight"] for name, row in rows.items() if name != "p") == pytest.approx(3 * rows["p"]["weight"])
+    assert rows["r/0/2"]["a"]["sample_id"] == "r-0"
+    assert rows["r/0/2"]["judgements"] == [{"id": "r-ann", "annotator_id": "ann", "strength": -1}]
+
+
+def test_ratings_compare_what_one_person_rated() -> None:
+    """Ann gives 5 and 3 (two steps, 9 : 1), Bob 2 and 2; nobody else rated both. Trust 0.8 and 0.4: (0.8 * 0.9 + 0.4 * 0.5) / 1.2."""
+    one = of_kind("rating", "u", "a", {"ann": {"aspects": {"overall": 5, "tone": 1}}, "bob": {"aspects": {"overall": 2}}})
+    other = of_kind("rating", "v", "b", {"ann": {"aspects": {"overall": 3, "tone": 5}}, "bob": {"aspects": {"overall": 2}}, "cy": {"aspects": {"overall": 1}}})
+    row, = to_rows([one, other], TRUST, EXACT)  # fmt: skip
+    assert row["target"] == pytest.approx((0.8 * 0.9 + 0.4 * 0.5) / 1.2)
+    assert (row["question_id"], row["a"]["text"], row["b"]["text"], row["n_annotators"]) == ("u+v", "a", "b", 2)
+    assert row["judgements"][0] == {"id": "u-ann+v-ann", "annotator_id": "ann", "strength": 2.0}
+
+
+def test_without_an_overall_the_shared_aspects_count() -> None:
+    """Warm 5 against 1, clear 2 against 3: four and minus one, 1.5 points. Six points are three steps. No shared aspect: nothing."""
+
+    def rated(*aspects: dict[str, int]) -> list[Asked]:
+        return [of_kind("rating", f"q{i}", "abc"[i], {"ann": {"aspects": found}}) for i, found in enumerate(aspects)]
+
+    row, = to_rows(rated({"warm": 5, "clear": 2, "kind": 1}, {"warm": 1, "clear": 3}), TRUST, EXACT)  # fmt: skip
+    assert row["strength"] == pytest.approx(1.5)
+    row, = to_rows(rated({"warm": 7}, {"warm": 1}), TRUST, EXACT)  # fmt: skip
+    assert (row["strength"], row["target"]) == pytest.approx((3.0, 27 / 28))
+    assert to_rows(rated({"warm": 7}, {"clear": 1}), TRUST, EXACT) == []
+
+
+def test_ratings_of_many_weigh_like_a_ranking() -> None:
+    rated = [of_kind("rating", f"q{i}", text, {"ann": {"aspects": {"overall": i + 1}}}) for i, text in enumerate("abcd")]
+    rows = summary([*rated, asked("p", ("ann", 1))])
+    assert sum(weight for name, (_, weight) in rows.items() if name != "p") == pytest.approx(3 * rows["p"][1])
+
+
+def test_thumbs_by_hand() -> None:
+    """a: Ann up, Bob down, share 2/3 of trust 1.2; b: Ann down, share 0 of 0.8. A lead of 2/3 of a step; weight 2 * 1.2 * 0.8 / 2.0 = 0.96."""
+    a = of_kind("thumbs", "u", "a", {"ann": {"up": True}, "bob": {"up": False}})
+    b = of_kind("thumbs", "v", "b", {"ann": {"up": False}})
+    rows = summary([a, b, asked("p", ("ann", 1))])
+    assert rows["u+v"][0] == pytest.approx(3 ** (2 / 3) / (1 + 3 ** (2 / 3)))
+    assert rows["u+v"][1] / rows["p"][1] == pytest.approx(0.96 / 0.8)
+    row = next(row for row in to_rows([a, b], TRUST, EXACT))
+    assert [(said["annotator_id"], said["strength"]) for said in row["judgements"]] == [("ann", 1), ("ann", 1), ("bob", -1)]
+    assert row["n_annotators"] == 2
+
+
+def test_two_thumbs_up_prefer_nothing_and_prompts_dont_mix() -> None:
+    up = {"ann": {"up": True}}
+    assert to_rows([of_kind("thumbs", "u", "a", up), of_kind("thumbs", "v", "b", up)], TRUST, EXACT) == []
+    assert to_rows([of_kind("thumbs", "u", "a", up), of_kind("thumbs", "v", "b", {"ann": {"up": False}}, about="others")], TRUST, EXACT) == []
+
+
+def test_texts_that_read_the_same_are_not_compared() -> None:
+    assert set(summary([of_kind("ranking", "r", "aab", {"ann": {"ranks": [1, 2, 3]}})])) == {"r/0/2", "r/1/2"}
+
+
+def test_an_edit_is_preferred_to_the_original() -> None:
+    edited = of_kind("edit", "e", "a", {"ann": {"text": "better"}, "bob": {"unchanged": True}})
+    edited.edits["e-ann"] = Sample(id="mine", text="better", token_ids=None, finished=True)
+    row, = to_rows([edited], TRUST, EXACT)  # fmt: skip
+    assert (row["a"]["sample_id"], row["b"]["sample_id"], row["target"]) == ("mine", "e-0", pytest.approx(3 / 4))
+
+
+ranked = st.dictionaries(st.sampled_from(sorted(TRUST)), st.permutations([1, 2, 3, 3]), min_size=1)
+
+
+@given(ranked, st.permutations(range(4)))
+def test_the_places_of_a_rankings_responses_dont_matter(ranks: dict[str, list[int]], places: list[int]) -> None:
+    """Renaming the responses turns rows around and changes nothing else."""
+
+    def preferred(order: Sequence[int]) -> dict[tuple[str, str], float]:
+        texts = "".join("abcd"[i] for i in order)
+        rows = to_rows([of_kind("ranking", "r", texts, {who: {"ranks": [found[i] for i in order]} for who, found in ranks.items()})], TRUST, EXACT)
+        both = {(row["a"]["text"], row["b"]["text"]): row["target"] for row in rows}
+        return both | {(b, a): 1 - p for (a, b), p in both.items()}
+
+    assert preferred(places) == pytest.approx(preferred(range(4)))
+
+
 # ---- from the store ----
+
+
+def test_edits_repeats_and_checks_of_the_store(project: Project) -> None:
+    """An edit's sample is found by its judgement, as the studio stores it; what was asked again stays out."""
+    add_samples(project, prompts=2, per_prompt=1)
+    add_people(project, "Ann")
+    with project.database.write() as session:
+        samples = list(session.scalars(select(Sample).order_by(Sample.id)))
+        for name, sample, kind in (("edit", samples[0], "edit"), ("again", samples[0], "edit")):
+            repeat = {"repeat_of": "edit"} if name == "again" else {}
+            session.add(
+                Question(id=name, kind=kind, prompt_id=sample.prompt_id, gold=None, overlap=1, position=0, facts={}, created_at=NOON, round_id=1, **repeat)
+            )
+            session.flush()
+            session.add(QuestionSample(question_id=name, position=0, sample_id=sample.id))
+            answer = judgement(name, f"ann-{name}", answer={"text": "My own words."})
+            session.add(answer)
+            own = {
+                "prompt_id": sample.prompt_id,
+                "author": "ann",
+                "batch": "edits:",
+                "position": 0,
+                "text": "My own words.",
+                "finished": True,
+                "created_at": NOON,
+            }
+            session.add(Sample(id=edit_sample_id(answer.id), **own))
+    row, = pairs_of(build(project))  # fmt: skip
+    assert row["a"]["text"] == "My own words."
+    assert row["question_id"] == "edit/ann-edit"
 
 
 def judged(project: Project, *, bob: bool = True, backwards: bool = False) -> list[str]:
@@ -221,7 +354,7 @@ def test_imported_judgements_weigh_the_same(project: Project) -> None:
     """One annotator and no overlap: trust falls back to the prior, and each pair has weight 1."""
     judged(project, bob=False)
     quality = measure_quality(project, QualitySettings(), round_ids=None)
-    assert "everyone has the trust of the prior" in quality.notes[0]
+    assert "trust is little more than the prior" in quality.notes[0]
     pairs = pairs_of(build_preferences(project, PreferenceSettings(), quality.as_dict(), round_ids=None, seed=1))
     assert [pair["weight"] for pair in pairs] == pytest.approx([1.0] * 4)
 

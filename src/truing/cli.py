@@ -24,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 prompts_app = typer.Typer(help="The prompts of a project.", no_args_is_help=True)
+studio_app = typer.Typer(help="The web studio, where people judge.", invoke_without_command=True)
 reward_app = typer.Typer(help="Reward models.", no_args_is_help=True)
 round_app = typer.Typer(help="Whole turns of the loop.", no_args_is_help=True)
 
@@ -91,8 +92,45 @@ def sample(seed: Seed = None, project: Where = HERE, set_: Set = None, force: Fo
     with _turn(project, set_, json, force, seed) as turn:
         choose_prompts(turn)
         batch = draw(turn)
-        say(f"{turn.made['samples']['n']} samples from {turn.parent_policy}", then="truing annotate --simulated")
+        say(f"{turn.made['samples']['n']} samples from {turn.parent_policy}", then="truing studio    (or: truing annotate --simulated)")
         result({"batch": batch, "n": turn.made["samples"]["n"]})
+
+
+@studio_app.callback()
+def studio(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Where it listens. Beyond this machine it needs an owner first.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    name: Annotated[list[str] | None, typer.Option("--name", help="A further host name that people reach it by, e.g. studio.example.org.")] = None,
+    https: Annotated[bool, typer.Option("--https", help="People reach it by https, through a proxy that speaks it.")] = False,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    project: Where = HERE, set_: Set = None,
+) -> None:  # fmt: skip
+    """The web studio, where people judge: one process on this machine until you say otherwise."""
+    if context.invoked_subcommand is not None:
+        return
+    from truing.studio.app import serve
+
+    with _project(project, set_, False) as opened:
+        serve(opened, host=host, port=port, https=https, names=name or (), open_browser=browser)
+
+
+@studio_app.command("add-owner")
+def studio_add_owner(
+    name: Annotated[str, typer.Argument(help="Whom to let in as an owner; who is there already gets a new password.")],
+    password: Annotated[str | None, typer.Option(help="Typed at a prompt if it isn't given here; `-` makes one up.")] = None,
+    project: Where = HERE,
+) -> None:  # fmt: skip
+    """Make someone an owner of the studio, or give an owner a new password."""
+    from truing.store.clock import now
+    from truing.studio.invitations import add_owner
+    from truing.studio.passwords import Passwords, generated
+
+    with _project(project, None, False) as opened:
+        secret = generated() if password == "-" else password or typer.prompt("password", hide_input=True, confirmation_prompt=True)
+        new = add_owner(opened, Passwords(), name, secret, at=now())
+        shown = f" with the password {secret}" if password == "-" else ""
+        say(f"{name} {'owns this project now and may sign in' if new else 'has a new password'}{shown}", then="truing studio")
 
 
 @app.command()
@@ -121,7 +159,8 @@ def quality(project: Where = HERE, set_: Set = None, json: Json = False) -> None
         found = measure_quality(opened, opened.settings(QualitySettings), round_ids=None).as_dict()
         if not found["n_judgements"]:
             raise UserError(
-                "this project has no judgements yet", fix="collect some with `truing annotate --simulated`, or bring some with `truing import FILE`"
+                "this project has no judgements yet",
+                fix="collect some with `truing studio` or `truing annotate --simulated`, or bring some with `truing import FILE`",
             )
         say(f"Krippendorff's alpha {_between(found['alpha'])} on {found['alpha']['n']} questions")
         columns = ("annotator", "n", "trust", "agreement", "gold", "left", "ties", "seconds")
@@ -329,6 +368,7 @@ def demo(
 
 
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(studio_app, name="studio")
 app.add_typer(reward_app, name="reward")
 app.add_typer(round_app, name="round")
 

@@ -4,7 +4,9 @@ Exception
 └── UserError            the command line prints it and exits 2; any other exception keeps its traceback
     ├── SettingError     a key or value in truing.toml or --set
     ├── BadRow           a row of an input file: file, line, remedy
-    └── DamagedArtifact  a folder whose bytes no longer match its manifest
+    ├── DamagedArtifact  a folder whose bytes no longer match its manifest
+    ├── Unknown          an id that names nothing; 404 at the studio's door
+    └── Conflict         it can't be done as things stand now; 409 at the studio's door
 """
 
 
@@ -44,3 +46,11 @@ class BadRow(UserError):
 
 class DamagedArtifact(UserError):
     """An artifact whose files differ from what its manifest says."""
+
+
+class Unknown(UserError):
+    """An id that names nothing in the project."""
+
+
+class Conflict(UserError):
+    """Something that was right to ask and can't be done as things stand: a key used before, a set of another kind."""

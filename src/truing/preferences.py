@@ -2,21 +2,34 @@
 
 A dataset is a pure function of the log, the settings and the trust of the annotators. In what order judgements came
 plays no part; one that was superseded, or sent twice, counts once; skips and "both bad" never become a preference;
-check questions never enter.
+check questions and questions asked again never enter.
 
 One judgement of strength s says that A is preferred with probability 1 / (1 + exp(-k s)): the Bradley-Terry probability
-of a lead of k s nats. With k = ln 3, each step of strength triples the odds: 3 : 1, 9 : 1, 27 : 1, a tie 1 : 1. A
-question's target is the trust-weighted mean of what its judgements say and of a pseudo-vote for "even": disagreement
-softens the target, and so does having only distrusted people.
+of a lead of k s nats. With k = ln 3, each step of strength triples the odds: 3 : 1, 9 : 1, 27 : 1, a tie 1 : 1. The
+target of two responses is the trust-weighted mean of what their judgements say and of a pseudo-vote for "even": disagreement
+softens the target, and so does having only distrusted people. Their weight is the sum of the judgements' trust times share:
+
+    pair      strength as given, share 1
+    ranking   each two of its n responses: one step, or a tie; share 2 / n, so that a ranking weighs n - 1 comparisons, as many as its choices
+    rating    each two responses of a prompt that one person rated: a step for each point between them, up to three, by the aspect "overall", or the mean
+              of the aspects both have; share 2 / m of m rated, as for a ranking
+    edit      the person's own version over the original: one step, share 1
+    thumbs    each two responses of a prompt whose trust-weighted shares of thumbs up u (with the pseudo-vote) differ: u_A - u_B steps, so that an up against a
+              down is one; weight 2 W_A W_B / (W_A + W_B) of the trust behind each, times 2 / m of m responses
+
+The mean of votes, and not the joint model's posterior, is the target: the posterior of one pair borrows from all pairs that share a response, and the reward
+model borrows again. It is the better forecast of one more vote (benchmarks/studio/trust_crowds.py measures both), yet a target that has already been
+smoothed by rewards teaches a reward model those rewards, errors included, instead of what people said.
 """
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 from sqlalchemy import func, select
@@ -33,6 +46,8 @@ from truing.store.runs import stage_run
 from truing.store.tables import Dataset, Judgement, Kind, Prompt, Question, QuestionSample, Sample, Split
 
 PAIRS, QUALITY = "pairs.jsonl", "quality.json"
+STRONGEST = 3.0
+OVERALL = "overall"  # the aspect that speaks for a rating
 
 
 class PreferenceSettings(Settings):
@@ -44,13 +59,33 @@ class PreferenceSettings(Settings):
 
 @dataclass
 class Asked:
-    """A pair question with what stands of its judgements."""
+    """A question with what stands of its judgements."""
 
     id: str
     prompt: Prompt
+    samples: list[Sample]  # A, B, ...
+    judgements: list[Judgement] = field(default_factory=list)  # neither skips nor "both bad"
+    kind: str = Kind.PAIR
+    edits: dict[str, Sample] = field(default_factory=dict)  # judgement → the version it made
+
+
+class Vote(NamedTuple):
+    """What one judgement says of two responses."""
+
+    annotator_id: str
+    judgement: str
+    strength: float  # -3..3, > 0: A
+    share: float = 1.0  # of the annotator's trust
+
+
+class Compared(NamedTuple):
+    """Two responses of a prompt with all that was said of them."""
+
+    question_id: str
+    prompt: Prompt
     a: Sample
     b: Sample
-    judgements: list[Judgement] = field(default_factory=list)  # those that prefer or tie
+    votes: list[Vote]
 
 
 def build_preferences(
@@ -95,10 +130,19 @@ def build_preferences(
 
 
 def to_rows(asked: Sequence[Asked], trust: Mapping[str, float], settings: PreferenceSettings) -> list[dict[str, Any]]:
-    """One preference for each question that has one, sorted by question id; `weight` has mean 1."""
-    rows = [_row(question, trust, settings) for question in sorted(asked, key=lambda question: question.id) if question.judgements]
+    """One preference for each two responses that have one, sorted by question id; `weight` has mean 1."""
+    unknown = sorted({row.annotator_id for question in asked for row in question.judgements} - trust.keys())
+    if unknown:
+        raise UserError(f"quality control says nothing of annotator {unknown[0]}, who judged", fix="measure again with `truing quality`")
+    answered = sorted((question for question in asked if question.judgements), key=lambda question: question.id)
+    by_kind: dict[str, list[Asked]] = defaultdict(list)
+    for question in answered:
+        by_kind[question.kind].append(question)
+    parts = ((Kind.PAIR, _pairs), (Kind.RANKING, _rankings), (Kind.EDIT, _edits), (Kind.RATING, _ratings))
+    rows = [_row(compared, trust, settings) for kind, split in parts for compared in split(by_kind[kind])]
+    rows += _thumbs(by_kind[Kind.THUMBS], trust, settings)
     mean = math.fsum(row["weight"] for row in rows) / len(rows) if rows else 1.0
-    return [row | {"weight": row["weight"] / mean} for row in rows]
+    return sorted((row | {"weight": row["weight"] / mean} for row in rows), key=lambda row: str(row["question_id"]))
 
 
 def soft_vote(strength: float, settings: PreferenceSettings) -> float:
@@ -106,29 +150,124 @@ def soft_vote(strength: float, settings: PreferenceSettings) -> float:
     return 1 / (1 + math.exp(-settings.nats_a_step * strength))
 
 
-def _row(question: Asked, trust: Mapping[str, float], settings: PreferenceSettings) -> dict[str, Any]:
-    said = sorted((row.annotator_id, row.id, int(row.answer["strength"])) for row in question.judgements)
-    unknown = sorted({who for who, *_ in said} - trust.keys())
-    if unknown:
-        raise UserError(f"quality control says nothing of annotator {unknown[0]}, who judged", fix="measure again with `truing quality`")
-    weights = [trust[who] for who, *_ in said]
-    total = math.fsum(weights)
-    for_a = math.fsum(weight * soft_vote(strength, settings) for weight, (*_, strength) in zip(weights, said, strict=True))
-    mean_strength = math.fsum(weight * strength for weight, (*_, strength) in zip(weights, said, strict=True)) / total
-    signs = [(strength > 0) - (strength < 0) for *_, strength in said]
+# ---- what each kind of question says of two responses ----
+
+
+def _pairs(asked: Iterable[Asked]) -> Iterator[Compared]:
+    for question in asked:
+        votes = [Vote(row.annotator_id, row.id, row.answer["strength"]) for row in question.judgements]
+        yield Compared(question.id, question.prompt, question.samples[0], question.samples[1], votes)
+
+
+def _rankings(asked: Iterable[Asked]) -> Iterator[Compared]:
+    for question in asked:
+        share = 2 / len(question.samples)
+        for i, j in _different(question.samples):
+            ranks = [(row, row.answer["ranks"]) for row in question.judgements]
+            votes = [Vote(row.annotator_id, row.id, _sign(found[j] - found[i]), share) for row, found in ranks]
+            yield Compared(f"{question.id}/{i}/{j}", question.prompt, question.samples[i], question.samples[j], votes)
+
+
+def _edits(asked: Iterable[Asked]) -> Iterator[Compared]:
+    for question in asked:
+        for row in question.judgements:
+            if row.id in question.edits:
+                yield Compared(f"{question.id}/{row.id}", question.prompt, question.edits[row.id], question.samples[0], [Vote(row.annotator_id, row.id, 1)])
+
+
+def _ratings(asked: Iterable[Asked]) -> Iterator[Compared]:
+    for questions in _by_prompt(asked):
+        rated = Counter(row.annotator_id for question in questions for row in question.judgements)
+        given = [{row.annotator_id: row for row in question.judgements} for question in questions]
+        for i, j in _different([question.samples[0] for question in questions]):
+            both = [(who, given[i][who], given[j][who]) for who in sorted(given[i].keys() & given[j].keys())]
+            steps = [(who, one, other, _points_between(one.answer["aspects"], other.answer["aspects"])) for who, one, other in both]
+            votes = [Vote(who, f"{one.id}+{other.id}", step, 2 / rated[who]) for who, one, other, step in steps if step is not None]
+            if votes:
+                one, other = questions[i], questions[j]
+                yield Compared(f"{one.id}+{other.id}", one.prompt, one.samples[0], other.samples[0], votes)
+
+
+def _points_between(one: Mapping[str, int], other: Mapping[str, int]) -> float | None:
+    """By how many points a rating is above another, at most three; None where they share no aspect."""
+    shared = sorted(one.keys() & other.keys())
+    aspects = [OVERALL] if OVERALL in shared else shared
+    if not aspects:
+        return None
+    return _within(sum(one[aspect] - other[aspect] for aspect in aspects) / len(aspects))
+
+
+def _thumbs(asked: Iterable[Asked], trust: Mapping[str, float], settings: PreferenceSettings) -> list[dict[str, Any]]:
+    rows = []
+    for questions in _by_prompt(asked):
+        mass = [math.fsum(trust[row.annotator_id] for row in question.judgements) for question in questions]
+        ups = [math.fsum(trust[row.annotator_id] for row in question.judgements if row.answer["up"]) for question in questions]
+        shares = [(up + settings.smoothing / 2) / (total + settings.smoothing) for up, total in zip(ups, mass, strict=True)]
+        for i, j in _different([question.samples[0] for question in questions]):
+            if shares[i] != shares[j]:
+                one, other = questions[i], questions[j]
+                votes = _thumb_votes(one, 1) + _thumb_votes(other, -1)
+                lead, weight = shares[i] - shares[j], 2 * mass[i] * mass[j] / (mass[i] + mass[j]) * 2 / len(questions)
+                compared = Compared(f"{one.id}+{other.id}", one.prompt, one.samples[0], other.samples[0], votes)
+                rows.append(_described(compared, target=soft_vote(lead, settings), weight=weight, strength=lead))
+    return rows
+
+
+def _thumb_votes(question: Asked, sign: int) -> list[Vote]:
+    return [Vote(row.annotator_id, row.id, sign if row.answer["up"] else -sign) for row in question.judgements]
+
+
+def _by_prompt(asked: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """Questions about one response each, by their prompt."""
+    groups: dict[str, list[Asked]] = defaultdict(list)
+    for question in asked:
+        groups[question.prompt.id].append(question)
+    return iter(groups.values())
+
+
+def _different(samples: Sequence[Sample]) -> Iterator[tuple[int, int]]:
+    """Places of each two samples that read differently."""
+    return ((i, j) for i, j in combinations(range(len(samples)), 2) if samples[i].text.strip() != samples[j].text.strip())
+
+
+def _sign(x: float) -> int:
+    return (x > 0) - (x < 0)
+
+
+def _within(strength: float) -> float:
+    return max(-STRONGEST, min(STRONGEST, strength))
+
+
+# ---- a row of the dataset ----
+
+
+def _row(compared: Compared, trust: Mapping[str, float], settings: PreferenceSettings) -> dict[str, Any]:
+    said = sorted(compared.votes)
+    total = math.fsum(trust[vote.annotator_id] for vote in said)
+    for_a = math.fsum(trust[vote.annotator_id] * soft_vote(vote.strength, settings) for vote in said)
+    mean_strength = math.fsum(trust[vote.annotator_id] * vote.strength for vote in said) / total
+    weight = math.fsum(trust[vote.annotator_id] * vote.share for vote in said)
+    target = (for_a + settings.smoothing / 2) / (total + settings.smoothing)
+    return _described(compared, target=target, weight=weight, strength=_within(mean_strength))  # a rounding may overshoot
+
+
+def _described(compared: Compared, *, target: float, weight: float, strength: float) -> dict[str, Any]:
+    """A line of pairs.jsonl. A rating's vote goes by two judgements, whose ids are joined by a plus."""
+    said = sorted(compared.votes)
+    signs = [_sign(vote.strength) for vote in said]
     return {
-        "question_id": question.id,
-        "prompt_id": question.prompt.id,
-        "split": question.prompt.split,
-        "turns": question.prompt.turns,
-        "a": _response(question.a),
-        "b": _response(question.b),
-        "target": (for_a + settings.smoothing / 2) / (total + settings.smoothing),
-        "weight": total,
-        "strength": max(-3.0, min(3.0, mean_strength)),  # a rounding may overshoot
+        "question_id": compared.question_id,
+        "prompt_id": compared.prompt.id,
+        "split": compared.prompt.split,
+        "turns": compared.prompt.turns,
+        "a": _response(compared.a),
+        "b": _response(compared.b),
+        "target": target,
+        "weight": weight,
+        "strength": strength,
         "agreement": max(signs.count(sign) for sign in (-1, 0, 1)) / len(signs),
-        "n_annotators": len(said),
-        "judgements": [{"id": judgement, "annotator_id": who, "strength": strength} for who, judgement, strength in said],
+        "n_annotators": len({vote.annotator_id for vote in said}),
+        "judgements": [{"id": vote.judgement, "annotator_id": vote.annotator_id, "strength": vote.strength} for vote in said],
     }
 
 
@@ -142,7 +281,7 @@ def _facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "train": sum(row["split"] == Split.TRAIN for row in rows),
         "held_out": sum(row["split"] == Split.HELD_OUT for row in rows),
         "ties": sum(all(said["strength"] == 0 for said in row["judgements"]) for row in rows),
-        "judgements": sum(len(row["judgements"]) for row in rows),
+        "judgements": len({one for row in rows for said in row["judgements"] for one in said["id"].split("+")}),
         "annotators": len({said["annotator_id"] for row in rows for said in row["judgements"]}),
     }
 
@@ -162,20 +301,32 @@ def _number(project: Project, artifact_id: str, round_id: int | None) -> None:
 
 
 def _read(session: Session, round_ids: Sequence[int] | None) -> tuple[list[Asked], dict[str, int]]:
-    """The pair questions that are no checks, each with the judgements that stand; and how many of them prefer nothing."""
-    query = select(Question.id, Question.gold, Prompt).join(Prompt).where(Question.kind == Kind.PAIR).order_by(Question.id)
+    """The questions that are neither checks nor repeats, each with the judgements that stand; and how many of them prefer nothing."""
+    query = select(Question, Prompt).join(Prompt).where(Question.repeat_of.is_(None)).order_by(Question.id)
     found = session.execute(query if round_ids is None else query.where(Question.round_id.in_(round_ids))).all()
-    prompts = {question: prompt for question, gold, prompt in found if gold is None}
+    plain = {question.id: (question, prompt) for question, prompt in found if question.gold is None}
     samples: dict[str, dict[int, Sample]] = defaultdict(dict)
-    for ids in batches(list(prompts)):
+    for ids in batches(list(plain)):
         members = select(QuestionSample.question_id, QuestionSample.position, Sample).join(Sample).where(QuestionSample.question_id.in_(ids))
         for question, position, sample in session.execute(members):
             samples[question][position] = sample
-    asked = {question: Asked(question, prompt, samples[question][0], samples[question][1]) for question, prompt in prompts.items()}
+    asked = {
+        name: Asked(name, prompt, [sample for _, sample in sorted(samples[name].items())], kind=question.kind) for name, (question, prompt) in plain.items()
+    }
     passed_over = {"skipped": 0, "both_bad": 0}
     for row in current_judgements(session, asked):
-        if "strength" in row.answer:
-            asked[row.question_id].judgements.append(row)
-        else:
+        if "skip" in row.answer or "both_bad" in row.answer:
             passed_over["skipped" if "skip" in row.answer else "both_bad"] += 1
+        else:
+            asked[row.question_id].judgements.append(row)
+    _find_edits(session, [question for question in asked.values() if question.kind == Kind.EDIT])
     return list(asked.values()), passed_over
+
+
+def _find_edits(session: Session, asked: Sequence[Asked]) -> None:
+    """Add the versions that edits made. Their samples are named after the judgements (feedback/assignment.py: edit_sample_id)."""
+    made = {content_id("edit", row.id): (question, row.id) for question in asked for row in question.judgements if "text" in row.answer}
+    for ids in batches(sorted(made)):
+        for sample in session.scalars(select(Sample).where(Sample.id.in_(ids))):
+            question, judgement = made[sample.id]
+            question.edits[judgement] = sample

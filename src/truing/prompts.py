@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +33,13 @@ from truing.store.rows import Row, bad_row, chunks, csv_rows, json_rows, require
 from truing.store.splits import HELD_OUT_SHARE, normal_text, split_of, split_of_turns
 from truing.store.tables import Prompt, Split
 
-__all__ = ["ImportReport", "PromptSettings", "everyday_prompts", "import_prompts", "split_of", "turns_of"]
+__all__ = ["ImportReport", "PromptPreview", "PromptSettings", "everyday_prompts", "import_prompts", "preview_prompts", "split_of", "turns_of"]
 
 HUB = "hub:"
 PROMPT_KEYS = ("prompt", "messages", "turns", "text")  # the first of these that a row has is its prompt
 REFUSED_KEPT = 1000  # of more, the number alone is kept
 CHUNK = 1000
+PREVIEWED = 20_000  # rows; a preview answers while somebody waits
 
 Rows = Iterator[Row | BadRow]
 
@@ -60,6 +62,14 @@ class ImportReport(NamedTuple):
     more_refused: int = 0  # rows refused beyond those
 
 
+class PromptPreview(NamedTuple):
+    """What an import would do, from the beginning of the file."""
+
+    first: list[tuple[list[Turn], Split]]  # the first prompts it would add
+    report: ImportReport  # of the rows that were looked at
+    whole: bool  # all of the file was seen
+
+
 class _Tally:
     """The report in the making."""
 
@@ -72,6 +82,9 @@ class _Tally:
             self.refused.append(row)
         else:
             self.more_refused += 1
+
+    def report(self) -> ImportReport:
+        return ImportReport(self.added, self.duplicates, self.refused, self.held_out, self.more_refused)
 
 
 def everyday_prompts() -> Path:
@@ -100,7 +113,35 @@ def import_prompts(project: Project, settings: PromptSettings, files: list[Path 
             _insert(session, chunk, start + 1 + tally.added, settings, tally)
         if settings.strict and tally.refused:
             raise _refusal(tally)
-    return ImportReport(tally.added, tally.duplicates, tally.refused, tally.held_out, tally.more_refused)
+    return tally.report()
+
+
+def preview_prompts(project: Project, settings: PromptSettings, file: Path, *, rows: int = 20) -> PromptPreview:
+    """Look at the beginning of a file of prompts; nothing is written.
+
+    Args:
+        rows: prompts to show.
+
+    Raises:
+        UserError: the file can't be read at all.
+    """
+    source, found = _source(file)
+    tally, looked = _Tally(), 0
+    first: list[tuple[list[Turn], Split]] = []
+
+    def counted() -> Rows:
+        nonlocal looked
+        for row in islice(found, PREVIEWED):
+            looked += 1
+            yield row
+
+    with project.database.read() as session:
+        seen = {_sameness(turns) for turns in session.scalars(select(Prompt.turns).execution_options(yield_per=CHUNK))}
+    for prompt in _fresh(source, counted(), settings, seen, tally):
+        split = split_of_turns(prompt.turns, settings.held_out_share)
+        tally.added, tally.held_out = tally.added + 1, tally.held_out + (split == Split.HELD_OUT)
+        first += [(prompt.turns, split)] * (len(first) < rows)
+    return PromptPreview(first, tally.report(), looked < PREVIEWED)
 
 
 class _New(NamedTuple):

@@ -144,9 +144,12 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
     project, feedback = turn.project, turn.project.settings(FeedbackSettings)
     batch = turn.needs("samples", "truing sample")["batch"]
     order = None if turn.parent is None else weakest_first(turn, batch)
-    asked = ask_pairs(project, feedback, batch=batch, round_id=turn.id, seed=turn.seed_of("questions"), prompt_order=order)
+    by_crowd = project.settings(RoundSettings).feedback == "simulated"
+    asked = ask_pairs(
+        project, feedback, batch=batch, round_id=turn.id, seed=turn.seed_of("questions"), prompt_order=order, gold="interleaved" if by_crowd else "scheduled"
+    )
     turn.note(questions={"n": asked["n"], "gold": asked["gold"]})
-    if simulated or (simulated is None and project.settings(RoundSettings).feedback == "simulated"):
+    if simulated or (simulated is None and by_crowd):
         read_under_base(project, turn.trunk, _unread(project, turn.id), temperature=project.settings(SampleSettings).temperature)
         annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=seed_from(turn.seed, "crowd"), feedback=feedback)
     judged, missing = _progress(project, turn.id)

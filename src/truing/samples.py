@@ -13,7 +13,7 @@ from truing.errors import UserError
 from truing.store.clock import now
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project
-from truing.store.runs import stage_run
+from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Policy, Prompt, Sample, Split
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def draw_samples(
     with stage_run(project, "samples", inputs, round_id=round_id) as run:
         if not run.answered:
             know_policy(project, policy_id, trunk.name)
-            _draw(project, settings, trunk, batch, policy_id, wanted, per_prompt, seed)
+            _draw(project, settings, trunk, batch, policy_id, wanted, per_prompt, seed, run)
             run.result = {"batch": batch, "n": len(wanted) * per_prompt, "seconds": round(run.seconds, 1)}
     return batch
 
 
 def _draw(
-    project: Project, settings: SampleSettings, trunk: "Trunk", batch: str, policy_id: str, prompt_ids: Sequence[str], per_prompt: int, seed: int
+    project: Project, settings: SampleSettings, trunk: "Trunk", batch: str, policy_id: str, prompt_ids: Sequence[str], per_prompt: int, seed: int, run: StageRun
 ) -> None:
     from truing.models.generate import generate
 
@@ -95,6 +95,8 @@ def _draw(
             rows = [_row(trunk, settings, batch, policy_id, job, response, s) for job, response, s in zip(group, responses, seeds, strict=True)]
             with project.database.write() as session:
                 session.add_all(row for row in rows if row.id not in there)
+            there.update(row.id for row in rows)
+            run.progress(done=len(there), total=len(jobs))
 
 
 def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str], *, temperature: float) -> dict[str, float]:

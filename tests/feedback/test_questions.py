@@ -10,7 +10,9 @@ from sqlalchemy import select
 
 from asked import BATCH, add_samples
 from truing.errors import UserError
-from truing.feedback.questions import CHECK_AUTHOR, FeedbackSettings, answer_from_screen, ask_pairs, check_answer
+from truing.feedback.answers import answer_from_screen, check_answer
+from truing.feedback.checks import CHECK_AUTHOR
+from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.store.ids import content_id
 from truing.store.project import Project
 from truing.store.tables import Prompt, Question, QuestionSample, Round, Sample
@@ -25,6 +27,7 @@ GOOD: list[tuple[str, dict[str, Any], int]] = [
     ("rating", {"aspects": {"overall": 4, "warmth": 7}}, 1),
     ("thumbs", {"up": False}, 1),
     ("edit", {"text": "Better so."}, 1),
+    ("edit", {"unchanged": True}, 1),
     ("edit", {"skip": "I don't know the language"}, 1),
 ]
 BAD: list[tuple[str, Any, int]] = [
@@ -50,6 +53,8 @@ BAD: list[tuple[str, Any, int]] = [
     ("rating", {"aspects": {"overall": 8}}, 1),
     ("thumbs", {"up": 1}, 1),
     ("edit", {"text": " \n"}, 1),
+    ("edit", {"unchanged": False}, 1),
+    ("edit", {"text": "Better so.", "unchanged": True}, 1),
 ]
 
 
@@ -89,6 +94,7 @@ def test_pairs_are_of_one_prompt_and_of_different_texts(project: Project) -> Non
     add_samples(project)
     told = ask_pairs(project, SMALL, batch=BATCH, round_id=1, seed=1)
     asked = Asked(project)
+    assert told.pop("set") == asked.questions[0].set_id
     assert told == {"n": 13, "train": 7, "held_out": 3, "gold": 3, "judgements": 10 * 2 + 2 + 3 * 4}  # 15 % of 10 questions are 2
     assert [q.position for q in asked.questions] == list(range(13))
     for question in asked.questions:

@@ -14,8 +14,9 @@ from sqlalchemy import select
 from asked import BATCH, add_people, add_samples
 from truing.errors import UserError
 from truing.feedback import simulated
-from truing.feedback.assignment import claim, submit, submit_in
-from truing.feedback.questions import CHECK_AUTHOR, FeedbackSettings, ask_pairs
+from truing.feedback.assignment import Receipt, claim, submit, submit_in
+from truing.feedback.checks import CHECK_AUTHOR
+from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import START, CrowdSettings, Shown, Text, annotate_simulated, judge, make_crowd, utility_difference
 from truing.feedback.taste import POPULATION
 from truing.store.project import Project, create_project, open_project
@@ -161,7 +162,7 @@ def test_a_killed_crowd_goes_on_to_the_same_log(
     other = open_project(create_project(tmp_path_factory.mktemp("other") / "project", settings=""))
     calls = 0
 
-    def dies(*args: Any, **kwargs: Any) -> str:
+    def dies(*args: Any, **kwargs: Any) -> Receipt:
         nonlocal calls
         calls += 1
         if calls > after:
@@ -193,7 +194,7 @@ def test_people_and_the_crowd_share_the_questions(project: Project) -> None:
     for number in range(5):
         lent = claim(project, "ann", at=at)
         assert lent is not None
-        submit(project, lent.id, {"strength": 1}, started_at=at, at=at, active_ms=1, idempotency_key=f"{number}")
+        submit(project, lent.id, {"strength": 1}, annotator_id="ann", started_at=at, at=at, active_ms=1, idempotency_key=f"{number}", guideline_version=1)
     annotate_simulated(project, CROWD, round_id=1, seed=3, feedback=FEEDBACK)
     with project.database.read() as session:
         overlaps = {row.id: row.overlap for row in session.scalars(select(Question))}

@@ -127,7 +127,7 @@ def test_a_judgement_is_not_replaced_or_truncated(database: Database) -> None:
         session.add(judgement(add_question(session), "j1"))
     if database.engine.dialect.name == "sqlite":
         around = "INSERT OR REPLACE INTO judgement SELECT id, question_id, annotator_id, '{}', order_shown, started_at, submitted_at, active_ms, \
-            guideline_version, idempotency_key, supersedes FROM judgement"
+            guideline_version, idempotency_key, supersedes, extra FROM judgement"
     else:
         around = "TRUNCATE judgement"
     with pytest.raises(DBAPIError, match="never changed or deleted"), database.write() as session:

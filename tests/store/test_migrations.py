@@ -9,12 +9,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
-from stored import add_question, judgement
+from stored import NOON, add_question, judgement
 from truing.errors import UserError
 from truing.store.database import MIGRATIONS, NEWEST, Database
-from truing.store.tables import Base
+from truing.store.tables import Assignment, Base, Question
 
 
 def config() -> Config:
@@ -45,6 +45,28 @@ def test_every_migration_can_be_taken_back_and_made_again(database: Database) ->
         connection.commit()
     with database.write() as session:
         session.add(judgement(add_question(session), "j1"))
+
+
+def test_answers_from_before_there_was_a_studio_are_counted(database: Database) -> None:
+    with database.write() as session:
+        answered, skipped, withdrawn = (add_question(session, words) for words in ("one", "two", "three"))
+        session.add(judgement(answered, "j1"))
+        session.add(judgement(skipped, "j2", answer={"skip": "?"}))
+        session.add(judgement(withdrawn, "j3"))
+        session.flush()
+        session.add(judgement(withdrawn, "j4", answer={"skip": "?"}, supersedes="j3"))
+        for question in (answered, skipped):
+            session.add(Assignment(id=question, question_id=question, annotator_id="ann", order_shown=[1, 0], claimed_at=NOON, expires_at=NOON))
+    with database.engine.connect() as connection:
+        settings = config()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "0002")
+        command.upgrade(settings, "head")
+        connection.commit()
+    with database.read() as session:
+        counted = {row.id: (row.answers, row.open) for row in session.scalars(select(Question))}
+        assert counted == {answered: (1, False), skipped: (0, True), withdrawn: (0, True)}
+        assert {row.answered for row in session.scalars(select(Assignment))} == {True}
 
 
 def test_opening_again_keeps_the_rows(url: str) -> None:

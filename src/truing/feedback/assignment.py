@@ -4,28 +4,40 @@ annotators all pass through it.
 Each function exists twice: `claim` and its like open a transaction of their own; `claim_in` and its like work inside a caller's.
 """
 
+import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, bindparam, func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session, aliased
 
 from truing.errors import UserError
-from truing.feedback.questions import check_answer
+from truing.feedback.answers import check_answer
+from truing.feedback.desk import Given as Given
+from truing.feedback.desk import Progress as Progress
+from truing.feedback.desk import Shown as Shown
+from truing.feedback.desk import last_answers as last_answers
+from truing.feedback.desk import progress as progress
+from truing.feedback.desk import question_shown as question_shown
+from truing.feedback.next_question import Asking, RandomBits, below, held_claim, next_question, open_sets, turns_taken
+from truing.feedback.sets import newest_guideline, rules_of
 from truing.store.database import hold
-from truing.store.ids import uuid7
+from truing.store.ids import content_id, uuid7
+from truing.store.judgements import count_answers
 from truing.store.judgements import current_judgements as current_judgements
 from truing.store.project import Project
-from truing.store.tables import Annotator, Assignment, Judgement, Question, QuestionSample
+from truing.store.tables import Annotator, Assignment, Judgement, Question, QuestionSample, QuestionSet, Sample
 
-RandomBits = Callable[[int], int]
+MOST_BESIDES = 10  # claims that may be on a screen while another is asked for
+LONGEST_DRAFT = 400_000  # characters of JSON
+LONGEST_KEY = 80
+LONGEST_MS = 2**31 - 1
 
 
 class Claim(NamedTuple):
-    """A question lent to an annotator. Nothing in it tells who wrote what."""
+    """A question lent to an annotator. Nothing in it tells who wrote what, nor whether it is a check or a repeat."""
 
     id: str
     question_id: str
@@ -33,6 +45,9 @@ class Claim(NamedTuple):
     order_shown: tuple[int, ...]  # positions of the question's samples from left to right
     claimed_at: datetime
     expires_at: datetime
+    set_id: str
+    kind: str
+    draft: dict[str, Any] | None  # what they had entered before
 
 
 class Work(NamedTuple):
@@ -42,7 +57,7 @@ class Work(NamedTuple):
         started_at:        when the question was first seen; taken as `at` if it claims to be later (a browser's clock may be wrong).
         at:                when the answer arrived.
         active_ms:         milliseconds the annotator was at it, >= 0.
-        idempotency_key:   the same for every attempt to send the same answer.
+        idempotency_key:   the same for every attempt to send the same answer; 1 to 80 characters.
         guideline_version: the version of the guideline it was made under.
     """
 
@@ -50,7 +65,15 @@ class Work(NamedTuple):
     at: datetime
     active_ms: int
     idempotency_key: str
-    guideline_version: int = 1
+    guideline_version: int
+
+
+class Receipt(NamedTuple):
+    """What became of an answer: it is in the log."""
+
+    judgement_id: str
+    extra: bool  # kept, but the question had enough answers already
+    replay: bool  # it had come before
 
 
 # ---- borrowing a question ----
@@ -62,13 +85,17 @@ def claim(
     *,
     at: datetime,
     random_bits: RandomBits = secrets.randbits,
-    lease_minutes: float = 30.0,
+    lease_minutes: float | None = None,
+    set_id: str | None = None,
     round_id: int | None = None,
     kind: str | None = None,
+    besides: Sequence[str] = (),
 ) -> Claim | None:
     """Lend the annotator a question; None when nothing is left for them. See `claim_in`."""
     with project.database.write() as session:
-        return claim_in(session, annotator_id, at=at, random_bits=random_bits, lease_minutes=lease_minutes, round_id=round_id, kind=kind)
+        return claim_in(
+            session, annotator_id, at=at, random_bits=random_bits, lease_minutes=lease_minutes, set_id=set_id, round_id=round_id, kind=kind, besides=besides
+        )
 
 
 def claim_in(
@@ -77,22 +104,26 @@ def claim_in(
     *,
     at: datetime,
     random_bits: RandomBits = secrets.randbits,
-    lease_minutes: float = 30.0,
+    lease_minutes: float | None = None,
+    set_id: str | None = None,
     round_id: int | None = None,
     kind: str | None = None,
+    besides: Sequence[str] = (),
 ) -> Claim | None:
-    """Lend a question: the one they hold already, else the first in order that still needs an answer and isn't theirs already.
+    """Lend a question: the one they hold already, else the next of the first open set that has one for them.
 
     A question needs an answer while fewer people than its overlap have answered it (a skip is no answer) or hold it. Nobody
-    is asked the same question twice. A question that comes back after its lease keeps the order it was shown in.
+    is asked the same question twice. A question that comes back after its lease keeps the order it was shown in, and the draft.
 
     Args:
         session:       a write transaction; claims and answers take turns.
         at:            the present moment.
-        random_bits:   gives that many random bits: for the order shown and the id.
-        lease_minutes: for how long the question is theirs.
+        random_bits:   gives that many random bits: for the order shown, the id, and when checks and repeats come.
+        lease_minutes: for how long the question is theirs; None: as the set's rules say.
+        set_id:        only questions of this set; None: any.
         round_id:      only questions of this round; None: any.
         kind:          only questions of this kind; None: any.
+        besides:       claims that are on their screen already: another question is lent beside those.
 
     Raises:
         UserError: there is no such annotator, or they are no longer active.
@@ -101,97 +132,102 @@ def claim_in(
     annotator = session.get(Annotator, annotator_id)
     if annotator is None or not annotator.active:
         raise UserError(f"there is no active annotator {annotator_id}", fix="sign in again, or ask a manager to let you in")
-    about = (round_id is not None, kind is not None)
-    values = {"annotator": annotator_id, "at": at, "round": round_id, "kind": kind}
-    held = session.scalars(_held(*about), values).first()
+    if len(besides) > MOST_BESIDES:
+        raise UserError(f"you hold {len(besides)} questions already", fix="answer some of them first")
+    asking = Asking(annotator_id, at, set_id, round_id, kind, tuple(besides))
+    held = held_claim(session, asking)
     if held is not None:
-        return _as_claim(held)
-    found = session.execute(_next(*about), values).first()
-    if found is None:
-        return None
-    question, n_samples = found
-    until = at + timedelta(minutes=lease_minutes)
-    lent = session.scalars(select(Assignment).where(Assignment.question_id == question, Assignment.annotator_id == annotator_id)).first()
+        return _as_claim(*held)
+    for row, rules in open_sets(session, asking):
+        taken = turns_taken(session, annotator_id, row.id)
+        question = next_question(session, row, rules, asking, taken, random_bits)
+        if question is not None:
+            until = at + timedelta(minutes=rules.lease_minutes if lease_minutes is None else lease_minutes)
+            return _as_claim(_lend(session, question, row.id, asking, taken + 1, until, random_bits), row.kind)
+    return None
+
+
+def _lend(session: Session, question_id: str, set_id: str, asking: Asking, number: int, until: datetime, random_bits: RandomBits) -> Assignment:
+    lent = session.scalars(_LENT, {"question": question_id, "annotator": asking.annotator}).first()
     if lent is not None:
-        lent.claimed_at, lent.expires_at = at, until
+        lent.claimed_at, lent.expires_at, lent.set_id, lent.number = asking.at, until, set_id, number
     else:
+        n = session.scalar(_N_SAMPLES, {"question": question_id}) or 0
         lent = Assignment(
-            id=uuid7(at, random_bits), question_id=question, annotator_id=annotator_id, order_shown=_shuffled(n_samples, random_bits),
-            claimed_at=at, expires_at=until,
+            id=uuid7(asking.at, random_bits), question_id=question_id, annotator_id=asking.annotator, set_id=set_id, number=number,
+            order_shown=_shuffled(n, random_bits), claimed_at=asking.at, expires_at=until, draft=None,
         )  # fmt: skip
         session.add(lent)
     session.flush()
-    return _as_claim(lent)
-
-
-@cache
-def _held(by_round: bool, by_kind: bool) -> "Select[Assignment]":
-    """The oldest open lease of `annotator` at `at` on a question they haven't answered. Built once: building takes longer than running."""
-    query = select(Assignment).join(Question, Question.id == Assignment.question_id)
-    mine = (Assignment.annotator_id == bindparam("annotator"), Assignment.expires_at > bindparam("at"))
-    query = query.where(*mine, ~_answered_by(Question.id, bindparam("annotator")), *_asked(by_round, by_kind))
-    return query.order_by(Assignment.claimed_at, Assignment.id).limit(1)
-
-
-def still_wanted(session: Session, round_id: int | None) -> int:
-    """How many answers the questions of a round (None: of all) still want; check questions, which nothing waits for, not counted."""
-    answers = _answers().where(Judgement.question_id == Question.id).scalar_subquery()
-    query = select(Question.overlap, answers).where(Question.gold.is_(None))
-    rows = session.execute(query if round_id is None else query.where(Question.round_id == round_id))
-    return sum(max(0, overlap - given) for overlap, given in rows)
-
-
-def _answers() -> "Select[int]":
-    """How many people have answered, a skip or a withdrawn answer not counted."""
-    newer = aliased(Judgement)
-    superseded = select(newer.id).where(newer.supersedes == Judgement.id).exists()
-    return select(func.count(Judgement.annotator_id.distinct())).where(Judgement.answer["skip"].as_string().is_(None), ~superseded)
-
-
-@cache
-def _next(by_round: bool, by_kind: bool) -> "Select[str, int]":
-    """The first question in order that needs an answer at `at` and that `annotator` hasn't answered; and its number of samples."""
-    answers = _answers().where(Judgement.question_id == Question.id)
-    leases = select(func.count(Assignment.id)).where(
-        Assignment.question_id == Question.id,
-        Assignment.annotator_id != bindparam("annotator"),
-        Assignment.expires_at > bindparam("at"),
-        ~_answered_by(Assignment.question_id, Assignment.annotator_id),
-    )
-    samples = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == Question.id)
-    query = select(Question.id, samples.scalar_subquery()).where(
-        ~_answered_by(Question.id, bindparam("annotator")),
-        *_asked(by_round, by_kind),
-        answers.scalar_subquery() + leases.scalar_subquery() < Question.overlap,
-    )
-    return query.order_by(Question.position, Question.id).limit(1)
-
-
-def _asked(by_round: bool, by_kind: bool) -> list[ColumnElement[bool]]:
-    """Only the questions of `round`, only those of `kind`."""
-    conditions = [Question.round_id == bindparam("round"), Question.kind == bindparam("kind")]
-    return [condition for condition, wanted in zip(conditions, (by_round, by_kind), strict=True) if wanted]
-
-
-def _answered_by(question_id: Any, annotator_id: Any) -> ColumnElement[bool]:
-    """Whether the annotator has answered the question in any way, a skip included."""
-    given = aliased(Judgement)
-    return select(given.id).where(given.question_id == question_id, given.annotator_id == annotator_id).exists()
+    return lent
 
 
 def _shuffled(n: int, random_bits: RandomBits) -> list[int]:
     """0 to n - 1 in an order drawn evenly (Fisher and Yates)."""
     order = list(range(n))
     for i in range(n - 1, 0, -1):
-        j = i + 1
-        while j > i:  # an even draw from 0..i: bits that overshoot are thrown away
-            j = random_bits(i.bit_length())
+        j = below(i + 1, random_bits)
         order[i], order[j] = order[j], order[i]
     return order
 
 
-def _as_claim(row: Assignment) -> Claim:
-    return Claim(row.id, row.question_id, row.annotator_id, tuple(row.order_shown), row.claimed_at, row.expires_at)
+def _as_claim(row: Assignment, kind: str) -> Claim:
+    return Claim(row.id, row.question_id, row.annotator_id, tuple(row.order_shown), row.claimed_at, row.expires_at, row.set_id or "", kind, row.draft)
+
+
+# ---- while they are at it ----
+
+
+def save_draft(project: Project, claim_id: str, draft: Mapping[str, Any] | None, *, annotator_id: str, at: datetime) -> None:
+    """Keep what the annotator has entered so far. See `save_draft_in`."""
+    with project.database.write() as session:
+        save_draft_in(session, claim_id, draft, annotator_id=annotator_id, at=at)
+
+
+def save_draft_in(session: Session, claim_id: str, draft: Mapping[str, Any] | None, *, annotator_id: str, at: datetime) -> None:
+    """Keep what the annotator has entered so far, as the page wants it back. A lease that still runs is renewed: they are at it.
+
+    A draft of a question that they have answered since is let go.
+
+    Raises:
+        UserError: no such claim of theirs, or a draft that is too long.
+    """
+    hold(session, Assignment)
+    lent = _claim_of(session, claim_id, annotator_id)
+    if draft is not None:
+        _check_draft(draft)
+    if _standing(session, lent.question_id, annotator_id) is not None:
+        return
+    lent.draft = None if draft is None else dict(draft)
+    row = None if lent.set_id is None else session.get(QuestionSet, lent.set_id)
+    if row is not None and lent.expires_at > at:
+        lent.expires_at = max(lent.expires_at, at + timedelta(minutes=rules_of(row).lease_minutes))
+
+
+def _check_draft(draft: Mapping[str, Any]) -> None:
+    try:
+        length = len(json.dumps(dict(draft), allow_nan=False))
+    except ValueError as error:
+        raise UserError(f"this draft can't be kept: {error}", fix="send plain JSON") from error
+    if length > LONGEST_DRAFT:
+        raise UserError("this draft is too long", fix=f"keep it under {LONGEST_DRAFT} characters")
+
+
+def release(project: Project, claim_id: str, *, annotator_id: str, at: datetime) -> None:
+    """Give a question back unanswered. See `release_in`."""
+    with project.database.write() as session:
+        release_in(session, claim_id, annotator_id=annotator_id, at=at)
+
+
+def release_in(session: Session, claim_id: str, *, annotator_id: str, at: datetime) -> None:
+    """Give a question back unanswered: its lease ends now. It may come back to them, with the draft; an answer that comes late is still taken.
+
+    Raises:
+        UserError: no such claim of theirs.
+    """
+    hold(session, Assignment)
+    lent = _claim_of(session, claim_id, annotator_id)
+    lent.expires_at = min(lent.expires_at, at)
 
 
 # ---- giving an answer ----
@@ -202,37 +238,39 @@ def submit(
     claim_id: str,
     answer: Mapping[str, Any],
     *,
+    annotator_id: str,
     started_at: datetime,
     at: datetime,
     active_ms: int,
     idempotency_key: str,
+    guideline_version: int,
     random_bits: RandomBits = secrets.randbits,
-    guideline_version: int = 1,
-) -> str:
-    """Take in an answer and return the judgement's id. See `submit_in`."""
+) -> Receipt:
+    """Take in an answer to a claimed question. See `submit_in`."""
     work = Work(started_at, at, active_ms, idempotency_key, guideline_version)
     with project.database.write() as session:
-        return submit_in(session, claim_id, answer, work, random_bits=random_bits)
+        return submit_in(session, claim_id, answer, work, annotator_id=annotator_id, random_bits=random_bits)
 
 
-def submit_in(session: Session, claim_id: str, answer: Mapping[str, Any], work: Work, *, random_bits: RandomBits = secrets.randbits) -> str:
-    """Take in an answer to a claimed question and return the judgement's id.
+def submit_in(
+    session: Session, claim_id: str, answer: Mapping[str, Any], work: Work, *, annotator_id: str, random_bits: RandomBits = secrets.randbits
+) -> Receipt:
+    """Take in an answer to a claimed question.
 
     The same key again gives the same judgement and adds nothing. Work that was finished after its lease ran out is kept all the
-    same, as one answer more than was asked for. A second answer to the question by the same annotator supersedes their first.
+    same: it counts if the question still wants an answer, and is an extra if it doesn't. A second answer to the question by the
+    same annotator supersedes their first.
 
     Raises:
-        UserError: no such claim, an answer of the wrong form, or a key that was used for something else.
+        UserError: no such claim of theirs, an answer of the wrong form, or a key that was used for something else.
     """
     hold(session, Assignment)
-    lent = session.get(Assignment, claim_id)
-    if lent is None:
-        raise UserError(f"there is no claim {claim_id}", fix="ask for a question first")
-    earlier = _sent_before(session, work.idempotency_key, lent.question_id, lent.annotator_id, answer)
+    lent = _claim_of(session, claim_id, annotator_id)
+    earlier = _sent_before(session, work.idempotency_key, lent.question_id, annotator_id, answer)
     if earlier is not None:
         return earlier
-    standing = [row for row in current_judgements(session, [lent.question_id]) if row.annotator_id == lent.annotator_id]
-    return _store(session, lent.question_id, lent.annotator_id, lent.order_shown, answer, work, standing[0].id if standing else None, random_bits)
+    lent.draft, lent.answered = None, True
+    return _store(session, lent.question_id, annotator_id, lent.order_shown, answer, work, _standing(session, lent.question_id, annotator_id), random_bits)
 
 
 def supersede(
@@ -240,40 +278,63 @@ def supersede(
     judgement_id: str,
     answer: Mapping[str, Any],
     *,
+    annotator_id: str,
     started_at: datetime,
     at: datetime,
     active_ms: int,
     idempotency_key: str,
+    guideline_version: int,
     random_bits: RandomBits = secrets.randbits,
-    guideline_version: int = 1,
-) -> str:
-    """Change one's mind: a new judgement in the place of an old one, which stays in the log. Returns the new one's id.
-
-    Raises:
-        UserError: no such judgement, it was changed already, an answer of the wrong form, or a key used for something else.
-    """
+) -> Receipt:
+    """Change one's mind. See `supersede_in`."""
     work = Work(started_at, at, active_ms, idempotency_key, guideline_version)
     with project.database.write() as session:
-        hold(session, Assignment)
-        old = session.get(Judgement, judgement_id)
-        if old is None:
-            raise UserError(f"there is no judgement {judgement_id}", fix="reload the page: the list of your last answers is newer there")
-        earlier = _sent_before(session, idempotency_key, old.question_id, old.annotator_id, answer)
-        if earlier is not None:
-            return earlier
-        if session.scalars(select(Judgement.id).where(Judgement.supersedes == old.id)).first() is not None:
-            raise UserError(f"judgement {judgement_id} was changed already", fix="change the newer one")
-        return _store(session, old.question_id, old.annotator_id, old.order_shown, answer, work, old.id, random_bits)
+        return supersede_in(session, judgement_id, answer, work, annotator_id=annotator_id, random_bits=random_bits)
 
 
-def _sent_before(session: Session, key: str, question_id: str, annotator_id: str, answer: Mapping[str, Any]) -> str | None:
-    """The judgement that this key brought before; None if it is new."""
-    row = session.scalars(select(Judgement).where(Judgement.idempotency_key == key)).first()
+def supersede_in(
+    session: Session, judgement_id: str, answer: Mapping[str, Any], work: Work, *, annotator_id: str, random_bits: RandomBits = secrets.randbits
+) -> Receipt:
+    """Change one's mind: a new judgement in the place of an old one, which stays in the log.
+
+    Raises:
+        UserError: no such judgement of theirs, it was changed already, an answer of the wrong form, or a key used for something else.
+    """
+    hold(session, Assignment)
+    old = session.get(Judgement, judgement_id)
+    if old is None or old.annotator_id != annotator_id:
+        raise UserError(f"there is no judgement {judgement_id} of yours", fix="reload the page: the list of your last answers is newer there")
+    earlier = _sent_before(session, work.idempotency_key, old.question_id, annotator_id, answer)
+    if earlier is not None:
+        return earlier
+    if session.scalars(select(Judgement.id).where(Judgement.supersedes == old.id)).first() is not None:
+        raise UserError(f"judgement {judgement_id} was changed already", fix="change the newer one")
+    return _store(session, old.question_id, annotator_id, old.order_shown, answer, work, old, random_bits)
+
+
+def _claim_of(session: Session, claim_id: str, annotator_id: str) -> Assignment:
+    lent = session.get(Assignment, claim_id)
+    if lent is None or lent.annotator_id != annotator_id:
+        raise UserError(f"there is no claim {claim_id} of yours", fix="ask for a question first")
+    return lent
+
+
+def _sent_before(session: Session, key: str, question_id: str, annotator_id: str, answer: Mapping[str, Any]) -> Receipt | None:
+    """What became of the answer that this key brought before; None if it is new."""
+    if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
+        raise UserError(f"an answer needs a key of 1 to {LONGEST_KEY} characters", fix="send each answer with a key of its own")
+    row = session.scalars(_SENT, {"key": key}).first()
     if row is None:
         return None
     if (row.question_id, row.annotator_id, row.answer) != (question_id, annotator_id, dict(answer)):
         raise UserError(f"the key {key!r} was used for another answer", fix="send each answer with a key of its own")
-    return row.id
+    return Receipt(row.id, row.extra, replay=True)
+
+
+def _standing(session: Session, question_id: str, annotator_id: str) -> Judgement | None:
+    """The annotator's answer to the question that stands."""
+    rows = session.scalars(_STANDING, {"question": question_id, "annotator": annotator_id})
+    return max(rows, key=lambda row: (row.submitted_at, row.id), default=None)
 
 
 def _store(
@@ -283,18 +344,77 @@ def _store(
     order_shown: Sequence[int],
     answer: Mapping[str, Any],
     work: Work,
-    supersedes: str | None,
+    standing: Judgement | None,
     random_bits: RandomBits,
-) -> str:
+) -> Receipt:
     question = session.get_one(Question, question_id)
-    if work.active_ms < 0:
-        raise UserError(f"an answer can't take {work.active_ms} ms", fix="send the milliseconds spent on it, 0 or more")
+    _check_work(session, question, work)
+    checked = _checked(session, question, answer, len(order_shown))
+    by_others = question.answers - (standing is not None and "skip" not in standing.answer and not standing.extra)
     row = Judgement(
-        id=uuid7(work.at, random_bits), question_id=question_id, annotator_id=annotator_id,
-        answer=check_answer(question.kind, answer, len(order_shown)), order_shown=list(order_shown),
-        started_at=min(work.started_at, work.at), submitted_at=work.at, active_ms=work.active_ms,
-        guideline_version=work.guideline_version, idempotency_key=work.idempotency_key, supersedes=supersedes,
+        id=uuid7(work.at, random_bits), question_id=question_id, annotator_id=annotator_id, answer=checked, order_shown=list(order_shown),
+        started_at=min(work.started_at, work.at), submitted_at=work.at, active_ms=work.active_ms, guideline_version=work.guideline_version,
+        idempotency_key=work.idempotency_key, supersedes=standing.id if standing else None, extra="skip" not in checked and by_others >= question.overlap,
     )  # fmt: skip
     session.add(row)
-    session.flush()
-    return row.id
+    if "text" in checked:
+        _keep_edit(session, question, row)
+    count_answers(session, [question_id])
+    return Receipt(row.id, row.extra, replay=False)
+
+
+def _check_work(session: Session, question: Question, work: Work) -> None:
+    if not 0 <= work.active_ms <= LONGEST_MS:
+        raise UserError(f"an answer can't take {work.active_ms} ms", fix="send the milliseconds spent on it, 0 or more")
+    newest = newest_guideline(session, question.set_id) if question.set_id else None
+    if newest is not None and not 1 <= work.guideline_version <= newest.version:
+        raise UserError(f"there is no version {work.guideline_version} of this guideline", fix=f"reload the page: the newest is {newest.version}")
+
+
+def _checked(session: Session, question: Question, answer: Mapping[str, Any], n_samples: int) -> dict[str, Any]:
+    """The answer, if it is one to this question."""
+    row = None if question.set_id is None else session.get(QuestionSet, question.set_id)
+    original = None
+    if "text" in answer:
+        original = session.scalars(select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question.id)).first()
+    if row is None:
+        return check_answer(question.kind, answer, n_samples, original=original)
+    return rules_of(row).check(question.kind, answer, n_samples, original=original)
+
+
+def _keep_edit(session: Session, question: Question, row: Judgement) -> None:
+    """An edit is a demonstration: a sample by the annotator."""
+    session.add(
+        Sample(
+            id=edit_sample_id(row.id), prompt_id=question.prompt_id, policy_id=None, author=row.annotator_id, batch=f"edits:{question.set_id}", position=0,
+            text=row.answer["text"], token_ids=None, logprobs=None, finished=True, temperature=None, seed=None, base_logprob=None, created_at=row.submitted_at,
+        )
+    )  # fmt: skip
+
+
+def edit_sample_id(judgement_id: str) -> str:
+    """The id of the sample that an edit made."""
+    return content_id("edit", judgement_id)
+
+
+# Built once: to build a query takes longer than to run it.
+_newer = aliased(Judgement)
+_LENT = select(Assignment).where(Assignment.question_id == bindparam("question"), Assignment.annotator_id == bindparam("annotator"))
+_N_SAMPLES = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == bindparam("question"))
+_SENT = select(Judgement).where(Judgement.idempotency_key == bindparam("key"))
+_STANDING = select(Judgement).where(
+    Judgement.question_id == bindparam("question"),
+    Judgement.annotator_id == bindparam("annotator"),
+    ~select(_newer.id).where(_newer.supersedes == Judgement.id).exists(),
+)
+
+
+# ---- how far ----
+
+
+def still_wanted(session: Session, round_id: int | None) -> int:
+    """How many answers the questions of a round (None: of all) still want; check questions and repeats, which nothing waits for, not counted."""
+    query = select(func.sum(Question.overlap - Question.answers)).where(
+        Question.answers < Question.overlap, Question.gold.is_(None), Question.repeat_of.is_(None), Question.set_id.is_not(None)
+    )
+    return int(session.scalar(query if round_id is None else query.where(Question.round_id == round_id)) or 0)

@@ -1,45 +1,42 @@
-"""Judgements in from files and out to files. All formats are JSON Lines, packed where the name ends in .gz.
+"""Judgements in from files and out to files: `FORMATS` names them all, docs/formats.md says what each can't hold.
 
-| format    | what it drops on export                                                                                       |
-|-----------|---------------------------------------------------------------------------------------------------------------|
-| `native`  | assignments, sessions, roles and passwords, runs, datasets, artifacts; what a round made; a policy's artifact |
-| `trl`     | strength; ties, "both bad" and skips; flags and comments; who, when, how long, in which order shown;          |
-|           | superseded answers; check questions; every kind but `pair`; ids, splits and facts                             |
-| `hh-rlhf` | all that `trl` drops; prompts with a system turn; texts with a paragraph that begins `Human:` or `Assistant:` |
-
-The report of an export counts the judgements that were dropped, by reason.
-
-On import, hh-rlhf and trl keep the conversation, the two responses and which was chosen (as strength 2 of 3); their other columns are
-dropped. They don't tell who judged or in which order the responses stood: all judgements of a file get one annotator, and which
-response is A is drawn from the content.
+Files may be packed (.gz, .zip), be a folder, and have a format that is guessed. On import, a row that can't be used is left out and named. On export, the
+judgements that a format can't hold are left out and counted; the same log gives the same bytes.
 """
 
+import csv
 import gzip
+import io
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from io import BufferedIOBase
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from truing.errors import UserError
-from truing.feedback.formats import PAIR_FORMATS, Format, Pair
-from truing.feedback.imports import JudgementReport, import_pairs
-from truing.feedback.native import export_log, import_log
+from truing.errors import BadRow, UserError
+from truing.feedback.exports import rows_of
+from truing.feedback.formats import RECORD_FORMATS
+from truing.feedback.formats.record import Format, Numbered, Source
+from truing.feedback.guess import AUTO, find
+from truing.feedback.imports import JudgementReport, Origin, import_records
+from truing.feedback.native import NATIVE, export_log, import_log, read_log
 from truing.store.project import Project
 from truing.store.rows import require_clean
-from truing.store.tables import Judgement, Kind, Prompt, Question, QuestionSample, Sample
 
-__all__ = ["FORMATS", "ExportReport", "JudgementReport", "export_judgements", "import_judgements"]
+__all__ = ["AUTO", "FORMATS", "WRITABLE", "ExportReport", "JudgementReport", "Preview", "export_judgements", "import_judgements", "preview_import"]
 
-NATIVE = "native"
-FORMATS = (NATIVE, *PAIR_FORMATS)
+FORMATS = (NATIVE, *RECORD_FORMATS)
+WRITABLE = (NATIVE, *(name for name, form in RECORD_FORMATS.items() if form.write is not None))
+PREVIEWED = 5000  # records; a preview answers while somebody waits
+PREVIEW_ERRORS = 50
+Rows = Generator[tuple[int, Mapping[str, Any]]]
 
 
 class ExportReport(NamedTuple):
@@ -49,24 +46,86 @@ class ExportReport(NamedTuple):
     dropped: dict[str, int]  # why → how many judgements the format can't hold
 
 
+class Preview(NamedTuple):
+    """What an import would do, from the beginning of the file."""
+
+    format: str
+    guessed: bool  # the format, rather than said
+    records: list[Numbered]  # the first ones; empty for `native`
+    refused: list[BadRow]  # the first rows that can't be used
+    kinds: dict[str, int]  # kind of question → judgements seen
+    refused_seen: int  # rows
+    annotators: int  # names seen; 0: the file doesn't name them
+    models: int  # names seen
+    whole: bool  # all of the file was seen
+
+
 def import_judgements(project: Project, file: Path, format: str, *, name: str | None = None, strict: bool = False) -> JudgementReport:
     """Take in a file of judgements, in one transaction; importing it twice is no harm.
 
     Args:
         project: where to.
-        file: where it is.
-        format: one of `FORMATS`.
-        name: what the import is called; part of the annotator's and the batch's name. Default the file's name.
+        file: where it is: a file, or a folder with one.
+        format: one of `FORMATS`, or `auto`.
+        name: what the import is called; part of the annotators' and the batch's names. Default the file's (or folder's) name.
         strict: refuse the whole file if one row can't be used. `native` is always strict: half a log is none.
 
     Raises:
         UserError: the file can't be read, or none of its rows can be used, or (strict) one can't. Nothing is imported then.
     """
-    _known(format)
-    require_clean(name or file.name)
-    if format == NATIVE:
-        return import_log(project, file)
-    return import_pairs(project, file, PAIR_FORMATS[format].read, name=name or file.name, strict=strict)
+    _known(format, (AUTO, *FORMATS))
+    label = name or file.name or file.resolve().name
+    require_clean(label)
+    found = find(file, format)
+    if found.format == NATIVE:
+        return import_log(project, found.file)
+    form = RECORD_FORMATS[found.format]
+    origin = Origin(found.file.name, label, found.format, form.everywhere)
+    return import_records(project, form.read(Source(found.file)), origin, strict=strict)
+
+
+def preview_import(file: Path, format: str = AUTO, *, rows: int = 20) -> Preview:
+    """Look at the beginning of a file of judgements; nothing is written.
+
+    Args:
+        file: as for `import_judgements`.
+        format: as for `import_judgements`.
+        rows: records to show.
+
+    Raises:
+        UserError: the file can't be read, or its format can't be guessed.
+    """
+    _known(format, (AUTO, *FORMATS))
+    found = find(file, format)
+    if found.format == NATIVE:
+        return _preview_log(found.file, found.guessed)
+    shown: list[Numbered] = []
+    refused: list[BadRow] = []
+    kinds: Counter[str] = Counter()
+    people: set[str] = set()
+    models: set[str] = set()
+    bad = seen = 0
+    items = RECORD_FORMATS[found.format].read(Source(found.file))
+    with closing(items):  # type: ignore[type-var]
+        for item in islice(items, PREVIEWED):
+            seen += 1
+            if isinstance(item, BadRow):
+                bad += 1
+                refused += [item] * (len(refused) < PREVIEW_ERRORS)
+                continue
+            shown += [item] * (len(shown) < rows)
+            kinds[str(item.record.kind)] += 1
+            people |= {item.record.annotator} - {None}  # type: ignore[arg-type]
+            models |= {response.model for response in item.record.responses if response.model is not None}
+    return Preview(found.format, found.guessed, shown, refused, dict(kinds), bad, len(people), len(models), seen < PREVIEWED)
+
+
+def _preview_log(file: Path, guessed: bool) -> Preview:
+    try:
+        events = Counter(str(row.value["event"]) for row in islice(read_log(file), PREVIEWED))
+    except BadRow as error:
+        return Preview(NATIVE, guessed, [], [error], {}, 1, 0, 0, False)
+    return Preview(NATIVE, guessed, [], [], dict(events), 0, events["annotator"], events["policy"], events.total() < PREVIEWED)
 
 
 def export_judgements(project: Project, format: str, file: Path) -> ExportReport:
@@ -74,77 +133,79 @@ def export_judgements(project: Project, format: str, file: Path) -> ExportReport
 
     Args:
         project: where from.
-        format: one of `FORMATS`.
+        format: one of `WRITABLE`.
         file: where to.
 
     Raises:
         UserError: no such format, or the file can't be written.
     """
-    _known(format)
+    _known(format, WRITABLE)
     with _whole_or_nothing(file) as out, project.database.read() as session:
         if format == NATIVE:
             return ExportReport(_write_lines(out, export_log(session)), {})
+        form = RECORD_FORMATS[format]
         dropped: Counter[str] = Counter()
-        written = _write_lines(out, _pair_rows(session, PAIR_FORMATS[format], dropped))
+        written = _WRITERS[form.file](out, session, form, dropped)
     return ExportReport(written, dict(sorted(dropped.items())))
 
 
-def _known(format: str) -> None:
-    if format not in FORMATS:
-        raise UserError(f"there is no format {format!r}", fix=f"use one of {', '.join(FORMATS)}")
+def _known(format: str, formats: tuple[str, ...]) -> None:
+    if format not in formats:
+        what = "can be imported and not exported" if format in FORMATS else "is unknown"
+        raise UserError(f"there is no format {format!r}" if format not in FORMATS else f"{format} {what}", fix=f"use one of {', '.join(formats)}")
 
 
-def _pair_rows(session: Session, form: Format, dropped: Counter[str]) -> Generator[tuple[bool, Mapping[str, Any]]]:
-    """(counts, row) for every preference among the judgements, in the order of the questions."""
-    for kind, count in session.execute(select(Question.kind, func.count()).join(Judgement).where(Question.kind != Kind.PAIR).group_by(Question.kind)):
-        dropped[f"{kind} question"] += count
-    for row in _pair_judgements(session):
-        reason = _why_no_preference(row)
-        if reason is None:
-            ahead, behind = (row.a, row.b) if row.answer["strength"] > 0 else (row.b, row.a)
-            try:
-                yield True, form.write(Pair(row.turns, ahead, behind))
-            except UserError as error:
-                reason = error.what
-        if reason is not None:
-            dropped[reason] += 1
+# ---- how rows are written ----
 
 
-def _pair_judgements(session: Session) -> Iterator[Row[Any]]:
-    place_a, place_b, a, b, later = aliased(QuestionSample), aliased(QuestionSample), aliased(Sample), aliased(Sample), aliased(Judgement)
-    superseded: ColumnElement[bool] = select(later.id).where(later.supersedes == Judgement.id).exists()
-    query = (
-        select(Judgement.answer, Question.gold, Prompt.turns, a.text.label("a"), b.text.label("b"), superseded.label("superseded"))
-        .join(Question, Question.id == Judgement.question_id)
-        .join(Prompt, Prompt.id == Question.prompt_id)
-        .join(place_a, (place_a.question_id == Question.id) & (place_a.position == 0))
-        .join(place_b, (place_b.question_id == Question.id) & (place_b.position == 1))
-        .join(a, a.id == place_a.sample_id)
-        .join(b, b.id == place_b.sample_id)
-        .where(Question.kind == Kind.PAIR)
-        .order_by(Question.position, Question.id, Judgement.submitted_at, Judgement.id)
-    )
-    with session.execute(query.execution_options(yield_per=1000)) as result:
-        yield from result
+def _lines(out: BufferedIOBase, session: Session, form: Format, dropped: Counter[str]) -> int:
+    return _write_lines(out, rows_of(session, form, dropped))
 
 
-def _why_no_preference(row: Row[Any]) -> str | None:
-    """Why a judgement on a pair says nothing that these formats can hold; None if it does."""
-    reasons = {
-        "superseded": row.superseded,
-        "check question": row.gold is not None,
-        "skip": "skip" in row.answer,
-        "both bad": bool(row.answer.get("both_bad")),
-        "tie": row.answer.get("strength") == 0,
-    }
-    return next((reason for reason, true in reasons.items() if true), None)
+def _list(out: BufferedIOBase, session: Session, form: Format, dropped: Counter[str]) -> int:
+    """One JSON list, an element a line."""
+    written = 0
+    sign = b"[\n"
+    with closing(rows_of(session, form, dropped)) as rows:
+        for counts, row in rows:
+            out.write(sign + _encode(row).encode("utf-8"))
+            written, sign = written + counts, b",\n"
+    out.write((b"" if written else b"[") + b"\n]\n")
+    return written
 
 
-def _write_lines(out: BufferedIOBase, rows: Generator[tuple[bool, Mapping[str, Any]]]) -> int:
+def _cells(out: BufferedIOBase, session: Session, form: Format, dropped: Counter[str]) -> int:
+    """A table. Which columns there are is known only after all rows were seen: they are made twice."""
+    columns: dict[str, None] = {}
+    with closing(rows_of(session, form, Counter())) as rows:
+        for _, row in rows:
+            columns |= dict.fromkeys(row)
+    last = "exported_by"
+    names = [name for name in columns if name != last] + [last] * (last in columns)
+    written = 0
+    with closing(rows_of(session, form, dropped)) as rows:
+        line = io.StringIO(newline="")
+        writer = csv.DictWriter(line, names, restval="", delimiter="\t" if form.file == "tsv" else ",", lineterminator="\r\n")
+        writer.writeheader()
+        for counts, row in rows:
+            writer.writerow(row)
+            written += counts
+            out.write(line.getvalue().encode("utf-8"))
+            line.seek(0)
+            line.truncate()
+        out.write(line.getvalue().encode("utf-8"))  # of a table without rows, the header
+    return written
+
+
+_WRITERS: Mapping[str, Callable[[BufferedIOBase, Session, Format, Counter[str]], int]] = {"jsonl": _lines, "json": _list, "csv": _cells, "tsv": _cells}
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, allow_nan=False).encode
+
+
+def _write_lines(out: BufferedIOBase, rows: Rows) -> int:
     written = 0
     with closing(rows):  # a failure on the way must not leave the database's cursor open
         for counts, row in rows:
-            out.write(json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False).encode("utf-8") + b"\n")
+            out.write(_encode(row).encode("utf-8") + b"\n")
             written += counts
     return written
 

@@ -1,11 +1,11 @@
 """Truing's own log: one event a line, with every row that is needed to rebuild the judgements elsewhere.
 
-The first line names the format; then come policies, rounds, prompts, samples, questions (with the ids of their samples, A first),
-annotators and judgements, each after all that it refers to. A line holds the columns of its table: times in ISO 8601 UTC, bytes in
+The first line names the format; then come policies, rounds, prompts, samples, annotators, sets of questions with their guidelines, questions (with the
+ids of their samples, A first) and judgements, each after all that it refers to. A line holds the columns of its table: times in ISO 8601 UTC, bytes in
 base64. A log imported into an empty project and exported again has the same bytes.
 
-Not in it: assignments, sessions, roles and passwords (an imported annotator's role is `annotator`), runs, datasets, artifacts, what a
-round made, which artifact a policy is.
+Not in it: assignments and drafts, sessions, roles and passwords (an imported annotator's role is `annotator`), invitations, tokens, runs, datasets,
+artifacts, what a round made, which artifact a policy is. How many have answered a question is counted afresh.
 """
 
 import itertools
@@ -18,20 +18,39 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from truing.errors import BadRow, UserError
+from truing.feedback.answers import check_answer
 from truing.feedback.columns import decode, encode
 from truing.feedback.imports import JudgementReport
-from truing.feedback.questions import check_answer
 from truing.store.conversations import checked_prompt
 from truing.store.database import hold
 from truing.store.ids import content_id
+from truing.store.judgements import count_answers
 from truing.store.project import Project
 from truing.store.rows import Row, bad_row, chunks, json_rows
-from truing.store.tables import Annotator, AnnotatorKind, Base, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Round, Sample, Split
+from truing.store.tables import (
+    Annotator,
+    AnnotatorKind,
+    Base,
+    Guideline,
+    Judgement,
+    Kind,
+    Policy,
+    Prompt,
+    Question,
+    QuestionSample,
+    QuestionSet,
+    Role,
+    Round,
+    Sample,
+    SetState,
+    Split,
+)  # fmt: skip
 
-HEADER = {"event": "log", "format": "truing-native", "version": 1}
+NATIVE = "native"
+HEADER = {"event": "log", "format": "truing-native", "version": 2}
 CHUNK = 500
 # What may differ between a line and the row of that id which the store has: bookkeeping, not content.
-BOOKKEEPING = {"position", "created_at", "source", "split", "facts", "overlap", "active", "base_logprob", "round", "sealed_at"}
+BOOKKEEPING = {"position", "created_at", "source", "split", "facts", "overlap", "active", "base_logprob", "round", "sealed_at", "name", "state", "rules"}
 
 
 class Event(NamedTuple):
@@ -40,6 +59,7 @@ class Event(NamedTuple):
     table: type[Base]
     dropped: dict[str, Any]  # column → what it gets on import
     refers: dict[str, type[Base]]  # column → the table its value is an id of
+    more: dict[str, type]  # keys beside the columns
     check: Callable[[dict[str, Any]], None]
 
 
@@ -59,7 +79,12 @@ def _check_annotator(row: dict[str, Any]) -> None:
     _one_of(row, "kind", AnnotatorKind)
 
 
-def _one_of(row: dict[str, Any], column: str, words: type[Split] | type[Kind] | type[AnnotatorKind]) -> None:
+def _check_set(row: dict[str, Any]) -> None:
+    _one_of(row, "kind", Kind)
+    _one_of(row, "state", SetState)
+
+
+def _one_of(row: dict[str, Any], column: str, words: type[Split] | type[Kind] | type[AnnotatorKind] | type[SetState]) -> None:
     if row[column] not in list(words):
         raise UserError(f"{column} is {row[column]!r}", fix=f"use one of {', '.join(words)}")
 
@@ -69,14 +94,20 @@ def _nothing_more(row: dict[str, Any]) -> None:
 
 
 EVENTS: dict[str, Event] = {
-    "policy": Event(Policy, {"artifact_id": None}, {"parent_id": Policy}, _nothing_more),
-    "round": Event(Round, {"id": None, "parent_id": None, "made": {}}, {}, _nothing_more),
-    "prompt": Event(Prompt, {}, {}, _check_prompt),
-    "sample": Event(Sample, {}, {"prompt_id": Prompt, "policy_id": Policy}, _nothing_more),
-    "question": Event(Question, {"round_id": None}, {"prompt_id": Prompt}, _check_question),
-    "annotator": Event(Annotator, {"password_hash": None, "role": "annotator"}, {}, _check_annotator),
-    "judgement": Event(Judgement, {}, {"question_id": Question, "annotator_id": Annotator, "supersedes": Judgement}, _nothing_more),
-}
+    "policy": Event(Policy, {"artifact_id": None}, {"parent_id": Policy}, {}, _nothing_more),
+    "round": Event(Round, {"id": None, "parent_id": None, "made": {}}, {}, {"parent": int}, _nothing_more),
+    "prompt": Event(Prompt, {}, {}, {}, _check_prompt),
+    "sample": Event(Sample, {}, {"prompt_id": Prompt, "policy_id": Policy}, {}, _nothing_more),
+    "annotator": Event(Annotator, {"password_hash": None, "role": str(Role.ANNOTATOR)}, {}, {}, _check_annotator),
+    "set": Event(QuestionSet, {"round_id": None}, {}, {"round": int}, _check_set),
+    "guideline": Event(Guideline, {}, {"set_id": QuestionSet}, {}, _nothing_more),
+    "question": Event(
+        Question, {"round_id": None, "answers": 0, "open": True},
+        {"prompt_id": Prompt, "set_id": QuestionSet, "repeat_of": Question, "only_for": Annotator}, {"round": int, "samples": list}, _check_question,
+    ),
+    "judgement": Event(Judgement, {}, {"question_id": Question, "annotator_id": Annotator, "supersedes": Judgement}, {}, _nothing_more),
+}  # fmt: skip
+ROUNDS = {Round: "parent_id", Question: "round_id", QuestionSet: "round_id"}  # table → its column that is a round's id; a line has its number
 
 
 def export_log(session: Session) -> Generator[tuple[bool, Mapping[str, Any]]]:
@@ -87,13 +118,14 @@ def export_log(session: Session) -> Generator[tuple[bool, Mapping[str, Any]]]:
         names = [column.name for column in _columns(event)]
         for part in _partitions(session, _ordered(event)):
             lines = [{"event": name, **{key: encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
+            if event.table in ROUNDS:
+                key = "parent" if event.table is Round else "round"
+                for line, row in zip(lines, part, strict=True):
+                    line[key] = numbers.get(getattr(row, ROUNDS[event.table]))
             if event.table is Question:
                 samples = _samples_of(session, [line["id"] for line in lines])
-                for line, row in zip(lines, part, strict=True):
-                    line |= {"round": numbers.get(row.round_id), "samples": samples[line["id"]]}
-            elif event.table is Round:
-                for line, row in zip(lines, part, strict=True):
-                    line["parent"] = numbers.get(row.parent_id)
+                for line in lines:
+                    line["samples"] = samples[line["id"]]
             for line in lines:
                 yield event.table is Judgement, line
 
@@ -109,13 +141,19 @@ def import_log(project: Project, file: Path) -> JudgementReport:
     duplicates = held_out = 0
     with project.database.write() as session:
         hold(session, Judgement)
-        for name, group in itertools.groupby(_lines(file), key=lambda line: str(line.value["event"])):
+        for name, group in itertools.groupby(read_log(file), key=lambda line: str(line.value["event"])):
             for chunk in chunks(group, 1 if name == "round" else CHUNK):  # a round may be the parent of the next
                 fresh = _Chunk(session, file, EVENTS[name], chunk).write()
                 added[name] += len(fresh)
                 duplicates += (len(chunk) - len(fresh)) * (name == "judgement")
                 held_out += sum(row.get("split") == Split.HELD_OUT for row in fresh)
-    return JudgementReport(added["judgement"], duplicates, [], added["prompt"], added["sample"], added["question"], held_out)
+                count_answers(session, {row["question_id"] for row in fresh if name == "judgement"})
+    return JudgementReport(
+        added["judgement"], duplicates, [], added["prompt"], added["sample"], added["question"], held_out, 0, added["annotator"], NATIVE,
+    )  # fmt: skip
+
+
+KEYS: dict[type[Base], tuple[str, ...]] = {Round: ("number",), Guideline: ("set_id", "version")}  # the others' is `id`
 
 
 class _Chunk:
@@ -123,8 +161,8 @@ class _Chunk:
 
     def __init__(self, session: Session, file: Path, event: Event, lines: list[Row]) -> None:
         self._session, self._file, self._event, self._lines = session, file, event, lines
-        self._key = "number" if event.table is Round else "id"
         self._columns = event.table.__table__.c
+        self._key = KEYS.get(event.table, ("id",))
 
     def write(self) -> list[dict[str, Any]]:
         """Insert the rows that the store doesn't have, and return them."""
@@ -145,20 +183,25 @@ class _Chunk:
 
     def _fresh(self) -> list[Row]:
         """The lines whose id is new; one whose id is known must say the same as before."""
-        key = self._columns[self._key]
-        wanted = {row.value[self._key] for row in self._lines}
-        known = {found[self._key]: dict(found) for found in self._session.execute(select(self._event.table.__table__).where(key.in_(wanted))).mappings()}
+        key = self._columns[self._key[0]]
+        wanted = {row.value[self._key[0]] for row in self._lines}
+        query = select(self._event.table.__table__).where(key.in_(wanted))
+        known = {self._name(found): dict(found) for found in self._session.execute(query).mappings()}
         fresh = []
         for row in self._lines:
-            before = known.setdefault(row.value[self._key], row.value)
+            before = known.setdefault(self._name(row.value), row.value)
             if before is row.value:
                 fresh.append(row)
                 continue
             for column in _columns(self._event):
                 if column.name not in BOOKKEEPING and before[column.name] != row.value[column.name]:
-                    what = f"the project has this {row.value['event']} ({row.value[self._key]}) with another {column.name}"
+                    what = f"the project has this {row.value['event']} ({self._name(row.value)[0]}) with another {column.name}"
                     raise self._bad(row.line, what, "import into a new project")
         return fresh
+
+    def _name(self, row: Mapping[Any, Any]) -> tuple[Any, ...]:
+        """What no two rows of the table share."""
+        return tuple(row[column] for column in self._key)
 
     def _require_known(self, fresh: list[Row], column: str, table: type[Base]) -> None:
         named = {row.value[column] for row in fresh} - {None}
@@ -209,9 +252,8 @@ class _Chunk:
         values = {column.name: row.value[column.name] for column in _columns(self._event)} | self._event.dropped
         if self._event.table is Round:
             del values["id"]
-            values["parent_id"] = self._round_id(row, "parent")
-        elif self._event.table is Question:
-            values["round_id"] = self._round_id(row, "round")
+        if self._event.table in ROUNDS:
+            values[ROUNDS[self._event.table]] = self._round_id(row, "parent" if self._event.table is Round else "round")
         return values
 
     def _round_id(self, row: Row, field: str) -> int | None:
@@ -240,15 +282,18 @@ def _columns(event: Event) -> list[Column[Any]]:
 def _ordered(event: Event) -> Select[Any]:
     """All rows of an event's table, each after what it refers to, in an order that doesn't depend on the database."""
     query, columns = select(*_columns(event)), event.table.__table__.c
-    if event.table is Policy:
-        return _by_depth(query, columns.id, columns.parent_id).order_by(columns.id)
-    if event.table is Judgement:
-        return _by_depth(query, columns.id, columns.supersedes).order_by(columns.submitted_at, columns.id)
-    if event.table is Round:
-        return query.add_columns(columns.parent_id).order_by(columns.number)
-    if event.table is Question:
-        return query.add_columns(columns.round_id).order_by(columns.position, columns.id)
-    return query.order_by(*([columns.position] if event.table is Prompt else []), columns.id)
+    if event.table in ROUNDS:
+        query = query.add_columns(columns[ROUNDS[event.table]])
+    if event.table in PARENTS:
+        query = _by_depth(query, columns.id, columns[PARENTS[event.table]])
+    return query.order_by(*(columns[name] for name in ORDER.get(event.table, ("id",))))
+
+
+PARENTS: dict[type[Base], str] = {Policy: "parent_id", Question: "repeat_of", Judgement: "supersedes"}
+ORDER: dict[type[Base], tuple[str, ...]] = {
+    Round: ("number",), Prompt: ("position", "id"), QuestionSet: ("position", "id"), Guideline: ("set_id", "version"), Question: ("position", "id"),
+    Judgement: ("submitted_at", "id"),
+}  # fmt: skip
 
 
 def _by_depth(query: Select[Any], key: ColumnElement[Any], parent: ColumnElement[Any]) -> Select[Any]:
@@ -267,7 +312,7 @@ def _samples_of(session: Session, questions: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _lines(file: Path) -> Iterator[Row]:
+def read_log(file: Path) -> Iterator[Row]:
     """The events of a log, with checked values.
 
     Raises:
@@ -291,15 +336,14 @@ def _checked(value: Any) -> dict[str, Any]:
     event = EVENTS.get(str(value.get("event"))) if isinstance(value, dict) else None
     if event is None:
         raise UserError("is not an event of a log", fix=f"`event` is one of {', '.join(EVENTS)}")
-    extra = {Question: {"round", "samples"}, Round: {"parent"}}.get(event.table, set())
     columns = _columns(event)
-    expected = {column.name for column in columns} | extra | {"event"}
+    expected = {column.name for column in columns} | event.more.keys() | {"event"}
     if value.keys() != expected:
         raise UserError(f"has other keys than a {value['event']} has: {', '.join(sorted(value.keys() ^ expected))[:200]}", fix="export again")
     row = {"event": value["event"]} | {column.name: decode(column, value[column.name]) for column in columns}
-    for name in extra:
+    for name, kind in event.more.items():
         row[name] = value[name]
-        if not (isinstance(row[name], list) if name == "samples" else row[name] is None or isinstance(row[name], int)):
+        if not (isinstance(row[name], kind) or (kind is int and row[name] is None)):
             raise UserError(f"{name} is of the wrong type", fix="export again")
     event.check(row)
     return row

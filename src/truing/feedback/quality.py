@@ -1,48 +1,44 @@
 """Quality control: how far annotators agree, and whose word counts how much.
 
-A judgement weighs trust = 2p - 1, with p how often its annotator names the better response (trust.py), at its posterior mean. If a true
-label is flipped with probability 1 - p, its expected pull on a loss that is odd in the label is 2p - 1 of the true label's: so a coin
-weighs (almost) nothing, a certain annotator 1, and nobody's word is reversed.
+A judgement weighs trust = 2p - 1, with p how often its annotator names the better of two typical responses (a tie is half right), at its posterior mean
+under the joint model of everything said (joint.py). If a true label is flipped with probability 1 - p, its expected pull on a loss that is odd in the label
+is 2p - 1 of the true label's: so a coin weighs (almost) nothing, someone who sides with the left or ties come what may hardly more, a certain annotator 1,
+and nobody's word is reversed.
 """
 
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import Field
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from truing.config import Settings
-from truing.feedback.trust import Posterior, Vote, infer_accuracy
+from truing.feedback.answers import gold_of, is_right
+from truing.feedback.joint import Priors, Skill, fit
+from truing.feedback.said import Log, Said, Vote, Who, evidence_of, left_of, ratings_of, read_log, votes_of
+from truing.feedback.second_opinion import second_opinion as ask_others
 from truing.stats import Interval, alpha_interval, bootstrap_mean, wilson
 from truing.store.ids import content_id
-from truing.store.judgements import batches, current_judgements
 from truing.store.project import Project
 from truing.store.runs import stage_run
-from truing.store.tables import Annotator, Kind, Prompt, Question, QuestionSample, Sample
+from truing.store.tables import Kind
 
-WORDS_A_MINUTE = 238  # silent reading of non-fiction (Brysbaert 2019, doi:10.1016/j.jml.2019.104047)
+INTERVALS = ("alpha", "alpha_trusted", "raw_agreement")
 
 
 class QualitySettings(Settings):
     """How annotators' answers become trust."""
 
-    prior_accuracy: float = Field(0.8, gt=0.5, lt=1, description="how often an annotator is expected to be right before any answer is seen")
-    prior_strength: float = Field(8.0, gt=0, description="how many answers that expectation weighs")
+    prior_accuracy: float = Field(
+        0.8, gt=0.5, lt=1, description="how often an annotator is expected to name the better of two typical responses before any answer is seen"
+    )
+    skill_spread: float = Field(0.6, gt=0, description="how unlike annotators may be: standard deviation of the log of their skill")
+    guessers: float = Field(0.1, gt=0, lt=1, description="share of annotators expected to answer without looking")
     least_trust: float = Field(0.02, gt=0, le=1, description="weight of an annotator who is no better than a coin")
     trusted: float = Field(0.3, ge=0, le=1, description="trust from which an annotator counts for `alpha_trusted`")
-
-
-class Who(NamedTuple):
-    """An annotator, by name."""
-
-    id: str
-    name: str
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -52,143 +48,185 @@ class AnnotatorQuality:
     id: str
     name: str
     kind: str
-    n: int  # judgements that still stand, check questions included
+    n: int  # judgements that still stand, check questions and repeats included
     trust: float  # weight of their judgements, in (0, 1]
     trust_low: float  # 95 % credible bounds
     trust_high: float
-    agreement: float  # with the weighted majority of the others, on the questions where there is one; a tie agrees by half
+    agreement: float  # with the weighted majority of the others, where there is one; a tie agrees by half. Of pairs, rankings' pairs and thumbs
     agreement_low: float
     agreement_high: float
     agreement_n: int
     gold_right: int
     gold_n: int
-    side_bias: float  # share of the left among the judgements that prefer a side; 0.5 is none
+    repeat_same: int  # questions asked again and answered alike
+    repeat_n: int
+    side_bias: float  # share of the left among the judgements of pairs that prefer a side; 0.5 is none
     side_bias_low: float
     side_bias_high: float
-    tie_rate: float
+    tie_rate: float  # of pairs
     median_active_s: float
     median_reading_s: float
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What quality control found. `alpha` is over the questions that are no checks, its answers A, B and tie."""
+    """What quality control found. Agreement leaves out check questions and repeats.
+
+    `alpha` is over pairs, its answers A, B and tie; where nobody compared pairs, over the kind with most judgements, as in `alpha_by_kind`: rankings by their
+    pairs, ratings by their aspects with ordinal distances, thumbs.
+    """
 
     alpha: Interval  # everyone
     alpha_trusted: Interval  # only annotators at or above `QualitySettings.trusted`
-    raw_agreement: Interval  # two annotators of one question gave the same answer; over questions
+    raw_agreement: Interval  # two annotators gave the same answer; over questions (pairs of a ranking) but ratings
     annotators: tuple[AnnotatorQuality, ...]  # least trusted first
     n_judgements: int
     n_questions: int
     n_skipped: int
     n_both_bad: int
+    alpha_by_kind: Mapping[str, Interval] = field(default_factory=dict)
+    second_opinion: Mapping[str, Any] | None = None  # see second_opinion.py
     notes: tuple[str, ...] = field(default=())  # what to know before believing the numbers
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON: intervals as {"value", "low", "high", "n"}, nan as null."""
-        intervals = {name: getattr(self, name)._asdict() for name in ("alpha", "alpha_trusted", "raw_agreement")}
-        rest = {name: getattr(self, name) for name in ("n_judgements", "n_questions", "n_skipped", "n_both_bad")}
-        plain: dict[str, Any] = _no_nan({**intervals, **rest, "annotators": [asdict(one) for one in self.annotators], "notes": list(self.notes)})
+        intervals = {name: getattr(self, name)._asdict() for name in INTERVALS}
+        rest = {name: getattr(self, name) for name in ("n_judgements", "n_questions", "n_skipped", "n_both_bad", "second_opinion")}
+        by_kind = {"alpha_by_kind": {kind: found._asdict() for kind, found in self.alpha_by_kind.items()}}
+        plain: dict[str, Any] = _no_nan({**intervals, **rest, **by_kind, "annotators": [asdict(one) for one in self.annotators], "notes": list(self.notes)})
         return plain
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "Quality":
         """The inverse of `as_dict`."""
-        full = _nan_back(plain)
-        intervals = {name: Interval(**full[name]) for name in ("alpha", "alpha_trusted", "raw_agreement")}
-        return cls(**(full | intervals | {"annotators": tuple(AnnotatorQuality(**one) for one in full["annotators"]), "notes": tuple(full["notes"])}))
+        full = _nan_back({**plain, "second_opinion": None})
+        intervals = {name: Interval(**full[name]) for name in INTERVALS}
+        by_kind = {kind: Interval(**found) for kind, found in full["alpha_by_kind"].items()}
+        annotators = tuple(AnnotatorQuality(**one) for one in full["annotators"])
+        rest = {"alpha_by_kind": by_kind, "annotators": annotators, "notes": tuple(full["notes"]), "second_opinion": plain["second_opinion"]}
+        return cls(**(full | intervals | rest))
 
 
-def measure_quality(project: Project, settings: QualitySettings, *, round_ids: Sequence[int] | None, round_id: int | None = None) -> Quality:
-    """Judge the judgements to pair questions.
+def measure_quality(
+    project: Project, settings: QualitySettings, *, round_ids: Sequence[int] | None, round_id: int | None = None, second_opinion: bool = False
+) -> Quality:
+    """Judge the judgements.
 
     Args:
-        round_ids: of these rounds; None: of all, imported ones included.
-        round_id:  the round that asks for it.
+        round_ids:      of these rounds; None: of all, imported ones included.
+        round_id:       the round that asks for it.
+        second_opinion: ask Dawid-Skene and MACE, too; takes some seconds.
     """
     with project.database.read() as session:
-        votes, gold, people, counts = _read(session, round_ids)
-    log = content_id(_no_nan(votes), gold, counts, _no_nan(people))
-    inputs = {"rounds": None if round_ids is None else list(round_ids), "settings": settings.model_dump(), "log": log}
+        log = read_log(session, round_ids)
+    inputs = {
+        "rounds": None if round_ids is None else list(round_ids),
+        "settings": settings.model_dump(),
+        "second_opinion": second_opinion,
+        "log": content_id(*(_no_nan(part) for part in log)),
+    }
     with stage_run(project, "quality", inputs, round_id=round_id) as run:
         if not run.answered:
-            run.result = assess(votes, gold, people, settings, n_skipped=counts["skip"], n_both_bad=counts["both_bad"]).as_dict()
+            run.result = assess(log, settings, second_opinion=second_opinion).as_dict()
     return Quality.from_dict(run.result)
 
 
-def assess(
-    votes: Sequence[Vote], gold: Mapping[str, int], people: Sequence[Who], settings: QualitySettings, *, n_skipped: int = 0, n_both_bad: int = 0
-) -> Quality:
-    """The same from plain votes; their order doesn't matter.
-
-    Args:
-        votes:  at most one for each annotator and question.
-        gold:   check question → its right choice, 1 (A) or -1 (B).
-        people: everyone to speak of; those who vote must be among them.
-    """
-    votes = sorted(votes, key=lambda vote: (vote.question, vote.annotator))
-    posteriors = infer_accuracy(votes, gold, [who.id for who in people], prior_accuracy=settings.prior_accuracy, prior_strength=settings.prior_strength)
-    trust = {who: _trust(posterior.mean, settings) for who, posterior in posteriors.items()}
-    plain = [vote for vote in votes if vote.question not in gold]
-    everyone = [(vote.question, vote.annotator, vote.choice) for vote in plain]
-    trusted = [rating for rating in everyone if trust[rating[1]] >= settings.trusted]
-    rows = [_annotator(who, posteriors[who.id], trust, votes, gold, settings) for who in people]
+def assess(log: Log, settings: QualitySettings, *, second_opinion: bool = False) -> Quality:
+    """The same from what was read; the order of judgements doesn't matter. Everyone who judged must be among the people."""
+    said, gold = sorted(log.said, key=lambda row: (row.question, row.annotator)), log.gold
+    fresh = [row for row in said if row.repeat_of is None]
+    plain = [row for row in fresh if row.question not in gold]
+    skills = _skills(log, settings)
+    trust = {who: max(settings.least_trust, skill.trust) for who, skill in skills.items()}
+    votes = [vote for row in plain for vote in votes_of(row)]
+    rows = [_annotator(who, skills[who.id], trust, said, votes, gold, settings) for who in log.people]
+    alphas = _alphas(plain)
+    trusted = _alphas([row for row in plain if trust[row.annotator] >= settings.trusted])
+    kind = next(iter(alphas), Kind.PAIR.value)
+    nothing = Interval(math.nan, math.nan, math.nan, 0)
     return Quality(
-        alpha=alpha_interval(everyone, seed=0),
-        alpha_trusted=alpha_interval(trusted, seed=0),
-        raw_agreement=_raw_agreement(plain),
+        alpha=alphas.get(kind, nothing),
+        alpha_trusted=trusted.get(kind, nothing),
+        raw_agreement=_raw_agreement(votes),
         annotators=tuple(sorted(rows, key=lambda row: (row.trust, row.id))),
-        n_judgements=len(votes),
-        n_questions=len({vote.question for vote in votes}),
-        n_skipped=n_skipped,
-        n_both_bad=n_both_bad,
-        notes=_notes(votes, gold),
+        n_judgements=len(said),
+        n_questions=len({row.question for row in said}),
+        n_skipped=log.n_skipped,
+        n_both_bad=log.n_both_bad,
+        alpha_by_kind=alphas,
+        second_opinion=ask_others(votes, sorted(trust), trust) if second_opinion else None,
+        notes=_notes(said, plain, gold),
     )
 
 
-def _trust(p: float, settings: QualitySettings) -> float:
-    return max(settings.least_trust, 2 * p - 1)
+def _skills(log: Log, settings: QualitySettings) -> dict[str, Skill]:
+    people = [who.id for who in log.people]
+    priors = Priors(accuracy=settings.prior_accuracy, skill_sd=settings.skill_spread, guessers=settings.guessers)
+    found = fit(evidence_of(log.said, log.gold, people), priors)
+    return {who: found.skill_of(who) for who in people}
+
+
+def _alphas(plain: Sequence[Said]) -> dict[str, Interval]:
+    """Kind → Krippendorff's alpha; pairs first, then the others by their number of judgements."""
+    by_kind: dict[str, list[Said]] = defaultdict(list)
+    for row in plain:
+        if row.kind != Kind.EDIT:
+            by_kind[row.kind].append(row)
+    order = sorted(by_kind, key=lambda kind: (kind != Kind.PAIR, -len(by_kind[kind]), kind))
+    return {
+        str(kind): alpha_interval([one for row in by_kind[kind] for one in ratings_of(row)], level="ordinal" if kind == Kind.RATING else "nominal", seed=0)
+        for kind in order
+    }
 
 
 # ---- what is said of each annotator ----
 
 
 def _annotator(
-    who: Who, posterior: Posterior, trust: Mapping[str, float], votes: Sequence[Vote], gold: Mapping[str, int], settings: QualitySettings
+    who: Who, skill: Skill, trust: Mapping[str, float], said: Sequence[Said], votes: Sequence[Vote], gold: Mapping[str, Any], settings: QualitySettings
 ) -> AnnotatorQuality:
-    mine = [vote for vote in votes if vote.annotator == who.id]
-    checks = [vote for vote in mine if vote.question in gold]
-    sided = [vote for vote in mine if vote.left is not None]
-    agreed, n_agreed = _agreement(who.id, trust, votes, gold)
-    agreement, side = wilson(agreed, n_agreed), wilson(sum(bool(vote.left) for vote in sided), len(sided))
-    low, high = (_trust(bound, settings) for bound in (posterior.low, posterior.high))
+    mine = [row for row in said if row.annotator == who.id]
+    right = [is_right(row.kind, gold[row.question], row.answer) for row in mine if row.question in gold]
+    again = _again(mine)
+    lefts = [left for row in mine if (left := left_of(row)) is not None]
+    pairs = [row for row in mine if row.kind == Kind.PAIR]
+    agreed, n_agreed = _agreement(who.id, trust, votes)
+    agreement, side = wilson(agreed, n_agreed), wilson(sum(lefts), len(lefts))
     return AnnotatorQuality(
-        id=who.id, name=who.name, kind=who.kind, n=len(mine), trust=trust[who.id], trust_low=low, trust_high=high,
+        id=who.id, name=who.name, kind=who.kind, n=len(mine),
+        trust=trust[who.id], trust_low=max(settings.least_trust, skill.low), trust_high=max(settings.least_trust, skill.high),
         agreement=agreement.value, agreement_low=agreement.low, agreement_high=agreement.high, agreement_n=n_agreed,
-        gold_right=sum(vote.choice == gold[vote.question] for vote in checks), gold_n=len(checks),
+        gold_right=sum(right), gold_n=len(right), repeat_same=sum(again), repeat_n=len(again),
         side_bias=side.value, side_bias_low=side.low, side_bias_high=side.high,
-        tie_rate=sum(vote.choice == 0 for vote in mine) / len(mine) if mine else math.nan,
-        median_active_s=_median([vote.active_s for vote in mine]), median_reading_s=_median([vote.reading_s for vote in mine]),
+        tie_rate=sum(row.answer["strength"] == 0 for row in pairs) / len(pairs) if pairs else math.nan,
+        median_active_s=_median(row.active_s for row in mine), median_reading_s=_median(row.reading_s for row in mine),
     )  # fmt: skip
 
 
-def _agreement(who: str, trust: Mapping[str, float], votes: Sequence[Vote], gold: Mapping[str, int]) -> tuple[float, int]:
-    """How often they side with the trust-weighted majority of the others, and on how many questions that has a side."""
+def _again(mine: Sequence[Said]) -> list[bool]:
+    """Of each question that this annotator was asked again: whether they said the same, by the rules of a check question. Edits are never the same."""
+    before = {row.question: row for row in mine}
+    asked = [(before[row.repeat_of], row) for row in mine if row.repeat_of in before and row.kind != Kind.EDIT]
+    return [is_right(row.kind, gold_of(row.kind, first.answer), row.answer) for first, row in asked]
+
+
+def _agreement(who: str, trust: Mapping[str, float], votes: Sequence[Vote]) -> tuple[float, int]:
+    """How often they side with the trust-weighted majority of the others, and on how much that has a side."""
     others: dict[str, float] = defaultdict(float)
     for vote in votes:
-        if vote.annotator != who and vote.question not in gold:
-            others[vote.question] += vote.choice * trust[vote.annotator]
-    mine = [(vote.choice, others[vote.question]) for vote in votes if vote.annotator == who and abs(others.get(vote.question, 0.0)) > 1e-9]
+        if vote.annotator != who:
+            others[vote.unit] += vote.choice * trust[vote.annotator]
+    mine = [(vote.choice, others[vote.unit]) for vote in votes if vote.annotator == who and abs(others.get(vote.unit, 0.0)) > 1e-9]
     return sum(0.5 if choice == 0 else float(choice * majority > 0) for choice, majority in mine), len(mine)
 
 
 def _raw_agreement(votes: Sequence[Vote]) -> Interval:
     """Share of pairs of annotators of one question that answered alike, with a bootstrap over questions."""
-    by_question: dict[str, list[int]] = defaultdict(list)
+    by_unit: dict[str, list[int]] = defaultdict(list)
     for vote in votes:
-        by_question[vote.question].append(vote.choice)
+        by_unit[vote.unit].append(vote.choice)
     alike, pairs = [], []
-    for choices in by_question.values():
+    for choices in by_unit.values():
         n = len(choices) * (len(choices) - 1) // 2
         if n:
             same = sum(choices.count(choice) * (choices.count(choice) - 1) // 2 for choice in (-1, 0, 1))
@@ -197,64 +235,25 @@ def _raw_agreement(votes: Sequence[Vote]) -> Interval:
     return bootstrap_mean(alike, weights=pairs, seed=0)
 
 
-def _notes(votes: Sequence[Vote], gold: Mapping[str, int]) -> tuple[str, ...]:
+def _notes(said: Sequence[Said], plain: Sequence[Said], gold: Mapping[str, Any]) -> tuple[str, ...]:
     answered: dict[str, int] = defaultdict(int)
-    for vote in votes:
-        answered[vote.question] += vote.question not in gold
-    checked = any(vote.question in gold for vote in votes)
-    said = []
-    if not votes:
-        said.append("There are no judgements of pairs yet.")
+    for row in plain:
+        answered[row.question] += 1
+    checked = any(row.question in gold for row in said)
+    notes = []
+    if not said:
+        notes.append("There are no judgements yet.")
     elif max(answered.values(), default=0) < 2:
-        said.append(
-            "No question was answered by two people, so agreement can't be measured" + ("." if checked else ", and everyone has the trust of the prior.")
-        )
-    if votes and not checked:
-        said.append("Nobody was asked a check question.")
-    return tuple(said)
+        rest = "." if checked else ", and trust is little more than the prior."
+        notes.append("No question was answered by two people, so agreement can't be measured" + rest)
+    if said and not checked:
+        notes.append("Nobody was asked a check question.")
+    return tuple(notes)
 
 
-def _median(values: Sequence[float]) -> float:
+def _median(values: Iterable[float]) -> float:
     known = [value for value in values if not math.isnan(value)]
     return statistics.median(known) if known else math.nan
-
-
-# ---- from the store ----
-
-
-def _read(session: Session, round_ids: Sequence[int] | None) -> tuple[list[Vote], dict[str, int], list[Who], dict[str, int]]:
-    """Votes, right answers, the people, and how many skips and both-bads there were."""
-    query = select(Question).where(Question.kind == Kind.PAIR).order_by(Question.id)
-    questions = {row.id: row for row in session.scalars(query if round_ids is None else query.where(Question.round_id.in_(round_ids)))}
-    words = _words(session, list(questions))
-    votes, counts, seen = [], {"skip": 0, "both_bad": 0}, set()
-    for row in current_judgements(session, questions):
-        seen.add(row.annotator_id)
-        if "strength" not in row.answer:
-            counts["skip" if "skip" in row.answer else "both_bad"] += 1
-            continue
-        choice = (row.answer["strength"] > 0) - (row.answer["strength"] < 0)
-        left = None if choice == 0 else (choice > 0) == (row.order_shown[0] == 0)
-        votes.append(Vote(row.question_id, row.annotator_id, choice, left, row.active_ms / 1000, 60 * words[row.question_id] / WORDS_A_MINUTE))
-    gold = {row.id: 1 if row.gold["better"] == 0 else -1 for row in questions.values() if row.gold is not None}
-    people = [Who(row.id, row.name, row.kind) for row in session.scalars(select(Annotator).order_by(Annotator.id)) if row.id in seen]
-    return votes, gold, people, counts
-
-
-def _words(session: Session, question_ids: Sequence[str]) -> dict[str, int]:
-    """Words to read before answering each question."""
-    found: dict[str, int] = {}
-    for ids in batches(question_ids):
-        rows = session.execute(
-            select(Question.id, Prompt.text, Sample.text)
-            .join(QuestionSample, QuestionSample.question_id == Question.id)
-            .join(Sample, Sample.id == QuestionSample.sample_id)
-            .join(Prompt, Prompt.id == Question.prompt_id)
-            .where(Question.id.in_(ids))
-        )
-        for question, prompt, response in rows:
-            found[question] = found.get(question, len(prompt.split())) + len(response.split())
-    return found
 
 
 def _no_nan(value: Any) -> Any:
@@ -266,7 +265,7 @@ def _no_nan(value: Any) -> Any:
 
 
 def _nan_back(value: Any) -> Any:
-    """Nulls are nans again; nothing else in a `Quality` is ever null."""
+    """Nulls are nans again: in what `from_dict` passes here nothing else is null."""
     if isinstance(value, Mapping):
         return {key: _nan_back(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -19,14 +19,16 @@ from sqlalchemy.orm import Session
 from truing.config import Settings
 from truing.console import track
 from truing.errors import UserError
+from truing.feedback.answers import answer_from_screen
 from truing.feedback.assignment import Work, claim_in, submit_in
-from truing.feedback.questions import CHECK_AUTHOR, FeedbackSettings, answer_from_screen
+from truing.feedback.checks import CHECK_AUTHOR
+from truing.feedback.questions import FeedbackSettings
 from truing.feedback.taste import POPULATION, features, utility
 from truing.store.ids import content_id, seed_from
 from truing.store.judgements import current_judgements
 from truing.store.project import Project
 from truing.store.runs import stage_run
-from truing.store.tables import Annotator, AnnotatorKind, Judgement, Kind, Prompt, Question, QuestionSample, Round, Sample
+from truing.store.tables import Annotator, AnnotatorKind, Guideline, Judgement, Kind, Prompt, Question, QuestionSample, Round, Sample
 
 START = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)  # the simulated morning of round 0; each round has a day of its own
 WORDS_A_MINUTE = 238  # silent reading of non-fiction (Brysbaert 2019, doi:10.1016/j.jml.2019.104047)
@@ -70,7 +72,7 @@ def annotate_simulated(project: Project, settings: CrowdSettings, *, round_id: i
     Args:
         round_id: whose questions; None: those of every round and of none.
         seed:     of the crowd: the same seed brings the same people, also in a later round.
-        feedback: for the lease and the guideline's version.
+        feedback: for the lease.
 
     Returns:
         {"judgements": given by this crowd, "annotators": ids, "spoilers": ids of the careless and biased ones}.
@@ -197,6 +199,7 @@ def _work(
     """
     with project.database.read() as session:
         wanted, states = _states(session, crowd, round_id, seed, start)
+        versions: dict[str, int] = dict(session.execute(select(Guideline.set_id, func.max(Guideline.version)).group_by(Guideline.set_id)).all())
     by_id = {person.id: person for person in crowd}
     free = [(moment, person, done) for person, (moment, done) in states.items()]
     heapq.heapify(free)
@@ -209,10 +212,11 @@ def _work(
         if lent is None:
             return False
         draw = random.Random(seed_from("judge", seed, who, lent.question_id))
-        spent = _milliseconds(person.facts, shown[lent.question_id], draw)
+        seen = shown[_original(session, lent.question_id)]
+        spent = _milliseconds(person.facts, seen, draw)
         until = at + timedelta(milliseconds=spent)
-        work = Work(at, until, spent, content_id("simulated", seed, who, lent.question_id), feedback.guideline_version)
-        submit_in(session, lent.id, judge(person.facts, shown[lent.question_id], lent.order_shown, draw), work, random_bits=draw.getrandbits)
+        work = Work(at, until, spent, content_id("simulated", seed, who, lent.question_id), versions[lent.set_id])
+        submit_in(session, lent.id, judge(person.facts, seen, lent.order_shown, draw), work, annotator_id=who, random_bits=draw.getrandbits)
         heapq.heappush(free, (until + _pause(person, lent.question_id), who, done + 1))
         return True
 
@@ -225,6 +229,11 @@ def _work(
     done = sum(done for _, done in states.values())
     for _ in track(steps(), "annotate", max(wanted, done), done=done):
         pass
+
+
+def _original(session: Session, question_id: str) -> str:
+    """The question itself, or the one that it repeats."""
+    return session.get_one(Question, question_id).repeat_of or question_id
 
 
 def _states(session: Session, crowd: Sequence[Annotator], round_id: int | None, seed: int, start: datetime) -> tuple[int, dict[str, tuple[datetime, int]]]:
@@ -281,8 +290,8 @@ def _shown(session: Session, round_id: int | None) -> dict[str, Shown]:
 
 
 def _asked(round_id: int | None) -> ColumnElement[bool]:
-    """The pair questions of a round; of all, for None."""
-    pair = Question.kind == Kind.PAIR
+    """The pair questions of a round; of all rounds and sets, for None."""
+    pair = and_(Question.kind == Kind.PAIR, Question.set_id.is_not(None))
     return pair if round_id is None else and_(pair, Question.round_id == round_id)
 
 

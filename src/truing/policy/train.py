@@ -34,6 +34,7 @@ from truing.store.runs import stage_run
 
 ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
 MAX_MEAN_RATIO = 10.0  # a minibatch whose mean ratio passes this is skipped: its gradient would be noise
+CURVE_POINTS = 200  # of a curve while the run is under way
 SHOWN = 5  # sampled answers kept from each update
 
 
@@ -99,7 +100,7 @@ def train_policy(
             for _ in track(range(learner.done, settings.updates), settings.algorithm, settings.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
-                run.progress(updates=settings.updates, **learner.rows[-1])
+                run.progress(done=learner.done, total=settings.updates, curves=learner.curves(), **learner.rows[-1])
             artifact = write_artifact(
                 project.artifacts, "policy", learner.write, seed=seed, settings=inputs,
                 parents=[parent for parent in (reward_id, parent) if parent != "base"], facts=learner.facts(),
@@ -256,6 +257,11 @@ class Learner:
             return ""
         row = self.rows[-1]
         return f"score {row['objective/scores']:+.2f}  kl {row['objective/kl']:.1f}  length {row['response/length']:.0f}  ends {row['response/eos_rate']:.0%}"
+
+    def curves(self) -> dict[str, list[float]]:
+        """Score and KL of every update so far, of a long run at most 200 of them evenly spread: what the studio draws while it runs."""
+        step = -(-len(self.rows) // CURVE_POINTS)
+        return {name: [round(row[name], 4) for row in self.rows[::-1][::step][::-1]] for name in ("objective/scores", "objective/kl")}
 
     # On disk ---------------------------------------------------------------------------------------------------------
 

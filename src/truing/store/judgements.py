@@ -1,11 +1,11 @@
-"""Which rows of the append-only log of judgements still stand."""
+"""Which rows of the append-only log of judgements still stand, and how many of them count as answers."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, select, update
+from sqlalchemy.orm import Session, aliased
 
-from truing.store.tables import Judgement
+from truing.store.tables import Judgement, Question
 
 IDS_A_QUERY = 500  # databases bound the number of parameters of one statement
 
@@ -22,6 +22,38 @@ def current_judgements(session: Session, question_ids: Iterable[str]) -> list[Ju
         if row.id not in superseded:
             last[row.question_id, row.annotator_id] = row
     return sorted(last.values(), key=_age)
+
+
+def count_answers(session: Session, question_ids: Iterable[str]) -> None:
+    """Count afresh how many answers each of these questions has, and whether it is open: whoever adds judgements calls this before the commit.
+
+    An answer is a person whose judgement stands and is neither a skip nor an extra.
+    """
+    wanted = set(question_ids)
+    session.flush()
+    for ids in batches(sorted(wanted)):
+        session.execute(_COUNT, {"ids": ids}, execution_options={"synchronize_session": False})
+    for row in session.identity_map.values():
+        if isinstance(row, Question) and row.id in wanted:
+            session.expire(row, ["answers", "open"])
+
+
+def is_answer() -> ColumnElement[bool]:
+    """Whether a row of the log counts as an answer: it stands, and is neither a skip nor an extra."""
+    newer = aliased(Judgement)
+    superseded = select(newer.id).where(newer.supersedes == Judgement.id).exists()
+    return and_(Judgement.answer["skip"].as_string().is_(None), ~Judgement.extra, ~superseded)
+
+
+def _answers() -> "Select[int]":
+    return select(func.count(Judgement.annotator_id.distinct())).where(is_answer(), Judgement.question_id == Question.id)
+
+
+_COUNT = (
+    update(Question)
+    .where(Question.id.in_(bindparam("ids", expanding=True)))
+    .values(answers=_answers().scalar_subquery(), open=_answers().scalar_subquery() < Question.overlap)
+)
 
 
 def batches(ids: Sequence[str], size: int = IDS_A_QUERY) -> Iterator[Sequence[str]]:

@@ -6,25 +6,21 @@ whole file (no such file, UTF-16, a damaged or exploding archive) is raised.
 
 import codecs
 import csv
-import gzip
 import json
 import math
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from truing.errors import BadRow, UserError
+from truing.store.archives import Opened, exploded, opened
 
 MAX_LINE_BYTES = 4 << 20  # a line of JSON can weigh twenty times its length in memory
-MAX_UNPACKED_BYTES = 1 << 30
-MAX_RATIO = 100  # unpacked size over packed size; text packs 3 to 10 times
-FREE_BYTES = 16 << 20  # an archive may unpack to this much whatever its ratio
 MAX_DEPTH = 64
 
 T = TypeVar("T")
+
+csv.field_size_limit(MAX_LINE_BYTES)  # a cell may be as long as a line: responses are
 
 
 class Row(NamedTuple):
@@ -35,11 +31,11 @@ class Row(NamedTuple):
 
 
 def text_rows(path: Path) -> Iterator[Row | BadRow]:
-    """The lines of a UTF-8 file (or .gz of one), without their ends; lines of white space alone are passed over.
+    """The lines of a UTF-8 file (or .gz or .zip of one), without their ends; lines of white space alone are passed over.
 
     Bytes that aren't UTF-8 come through as lone surrogates, which `require_clean` refuses.
     """
-    with _mendable(path), _open(path) as file:
+    with opened(path) as file:
         for number, raw in _raw_lines(path, file):
             if raw is None:
                 yield BadRow(path.name, number, f"the line is longer than {MAX_LINE_BYTES >> 20} MB", fix="break it up, or leave it out")
@@ -55,22 +51,23 @@ def json_rows(path: Path) -> Iterator[Row | BadRow]:
             continue
         try:
             value = parse_json(row.value)
-            require_clean(value)
+            if not _plainly_clean(row.value):
+                require_clean(value)
         except UserError as error:
             yield bad_row(path.name, row.line, error)
         else:
             yield Row(row.line, value)
 
 
-def csv_rows(path: Path) -> Iterator[Row | BadRow]:
+def csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row | BadRow]:
     """The rows of a CSV file with a header, as dicts of text, each checked by `require_clean`.
 
     Raises:
         UserError: the header names a column twice, or there is none.
         BadRow: a line is so long that the rows after it can't be told apart.
     """
-    with _mendable(path), _open(path) as file:
-        reader = csv.reader(_csv_lines(path, file), strict=True)
+    with opened(path) as file:
+        reader = csv.reader(_csv_lines(path, file), strict=True, delimiter=delimiter)
         header = next(reader, [])
         if not header or len(set(header)) < len(header):
             raise UserError(f"{path.name} needs a first line that names each column once", fix="for example a line `prompt,topic`")
@@ -105,7 +102,7 @@ def parse_json(text: str) -> Any:
         UserError: not JSON, nested too deeply, NaN or an infinity, a key twice in one object, a number of thousands of digits.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_no_twins)
+        return _STRICT.decode(text)
     except RecursionError:
         raise UserError("is nested too deeply", fix=f"keep it under {MAX_DEPTH} levels") from None
     except json.JSONDecodeError as error:
@@ -158,6 +155,23 @@ def _require_clean_text(text: str) -> None:
         raise UserError("holds something that is not Unicode text (a lone surrogate, or bytes that are not UTF-8)", fix="save the file as UTF-8") from None
 
 
+def _plainly_clean(text: str) -> bool:
+    """Whether a text of JSON holds, at a glance, nothing that `require_clean` refuses beyond what `parse_json` does."""
+    if "\\u" in text or "\x00" in text or text.count("[") + text.count("{") > MAX_DEPTH:
+        return False
+    try:
+        return text.isascii() or bool(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise UserError(f"holds the number {number}", fix="write null, or leave the key out")
+    return number
+
+
 def _refuse_constant(name: str) -> Any:
     raise UserError(f"holds {name}, which is not JSON", fix="write null, or leave the key out")
 
@@ -169,6 +183,9 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_no_twins)
+
+
 def _named_cells(header: list[str], cells: list[str]) -> dict[str, str]:
     if len(cells) != len(header):
         raise UserError(f"has {len(cells)} cells where the header names {len(header)}", fix="put a cell that holds a comma in double quotes")
@@ -176,53 +193,38 @@ def _named_cells(header: list[str], cells: list[str]) -> dict[str, str]:
     return dict(zip(header, cells, strict=True))
 
 
-def _csv_lines(path: Path, file: BufferedIOBase) -> Iterator[str]:
+def _csv_lines(path: Path, file: Opened) -> Iterator[str]:
     for number, raw in _raw_lines(path, file):
         if raw is None:
             raise BadRow(path.name, number, f"the line is longer than {MAX_LINE_BYTES >> 20} MB", fix="break it up, or leave it out")
         yield raw.decode("utf-8", "surrogateescape")
 
 
-def _raw_lines(path: Path, file: BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
+def _raw_lines(path: Path, file: Opened) -> Iterator[tuple[int, bytes | None]]:
     """(number, bytes) of each line; None for one that is too long, which is read past without being held."""
-    left = max(FREE_BYTES, min(MAX_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size)) if path.suffix == ".gz" else math.inf
+    stream, left = file
     number = 0
-    while raw := file.readline(MAX_LINE_BYTES + 1):
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         left -= len(raw)
         too_long = len(raw) > MAX_LINE_BYTES
         piece = raw
         while too_long and left > 0 and piece and not piece.endswith(b"\n"):
-            piece = file.readline(1 << 20)
+            piece = stream.readline(1 << 20)
             left -= len(piece)
         if left < 0:
-            raise BadRow(path.name, number, "the archive unpacks to far more than a text would", fix="unpack it yourself and look at what is in it")
+            raise exploded(path, number)
         if number == 1:
-            raw = _without_mark(path, raw)
+            raw = without_mark(path, raw)
         yield number, None if too_long else raw
 
 
-def _without_mark(path: Path, raw: bytes) -> bytes:
-    """The first line without its byte order mark."""
+def without_mark(path: Path, raw: bytes) -> bytes:
+    """The beginning of a file without its byte order mark.
+
+    Raises:
+        BadRow: it is no UTF-8 text.
+    """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in raw[:4]:
         raise BadRow(path.name, 1, "the file is UTF-16 or UTF-32, or is no text at all", fix="save it as UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW")
     return raw.removeprefix(codecs.BOM_UTF8)
-
-
-def _open(path: Path) -> BufferedIOBase:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rb")
-    return path.open("rb")
-
-
-@contextmanager
-def _mendable(path: Path) -> Iterator[None]:
-    """Say in words what is wrong with a file as a whole."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}", fix="check the path") from error
-    except (IsADirectoryError, PermissionError) as error:
-        raise UserError(f"{path} can't be read: {error.strerror}", fix="name a file that you may read") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {error}", fix="fetch it again; `gzip -t` tells whether it is whole") from error

@@ -35,6 +35,7 @@ class StageRun:
     def __init__(self, project: Project, key: str, run_id: str, *, answered: bool, result: dict[str, Any], spent: float) -> None:
         self.project, self.key, self.id, self.answered, self.result = project, key, run_id, answered, result
         self._spent, self._start, self._beat = spent, time.monotonic(), 0.0
+        self._first: tuple[float, float] | None = None  # how much was done when this run began to count, and when that was
 
     @property
     def seconds(self) -> float:
@@ -42,11 +43,23 @@ class StageRun:
         return self._spent if self.answered else self._spent + time.monotonic() - self._start
 
     def progress(self, **facts: Any) -> None:
-        """Tell the store how far the run is; written at most every two seconds."""
-        if time.monotonic() - self._beat < BEAT_SECONDS:
+        """Tell the store how far the run is; written at most every two seconds.
+
+        With `done` and `total` among the facts, the seconds that are left at this run's pace are written too, as `left_s`.
+        """
+        moment = time.monotonic()
+        if self._first is None and "done" in facts:
+            self._first = float(facts["done"]), moment
+        if moment - self._beat < BEAT_SECONDS:
             return
-        self._beat = time.monotonic()
-        self._update(progress=facts)
+        self._beat = moment
+        self._update(progress=facts | self._left(facts, moment))
+
+    def _left(self, facts: Mapping[str, Any], moment: float) -> dict[str, float]:
+        if self._first is None or "total" not in facts or facts["done"] <= self._first[0]:
+            return {}
+        each = (moment - self._first[1]) / (facts["done"] - self._first[0])
+        return {"left_s": round(each * max(0.0, facts["total"] - facts["done"]), 1)}
 
     def _update(self, **changes: Any) -> None:
         with self.project.database.write() as session:

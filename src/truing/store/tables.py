@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -53,6 +53,22 @@ class AnnotatorKind(StrEnum):
     HUMAN = "human"
     MODEL = "model"
     SIMULATED = "simulated"
+
+
+class Role(StrEnum):
+    """What someone may do in the studio; each may do what those after it may."""
+
+    OWNER = "owner"
+    MANAGER = "manager"
+    ANNOTATOR = "annotator"
+
+
+class SetState(StrEnum):
+    """Whether the questions of a set are asked."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
 
 
 class RunState(StrEnum):
@@ -126,19 +142,57 @@ class Sample(Base):
     created_at: Mapped[datetime]
 
 
+class QuestionSet(Base):
+    """Questions that were set up together: of one kind, under one guideline, by the same rules."""
+
+    __tablename__ = "question_set"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    name: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(String(16))
+    round_id: Mapped[int | None] = mapped_column(ForeignKey("round.id"), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    rules: Mapped[dict[str, Any]]  # feedback/sets.py: Rules
+    position: Mapped[int]  # order in which sets are asked
+    created_at: Mapped[datetime]
+
+
+class Guideline(Base):
+    """What annotators are told, version by version; a judgement remembers the version it was made under."""
+
+    __tablename__ = "guideline"
+    set_id: Mapped[str] = mapped_column(ForeignKey("question_set.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)  # 1, 2, ...
+    text: Mapped[str] = mapped_column(Text)  # markdown
+    created_at: Mapped[datetime]
+
+
 class Question(Base):
-    """What is asked about one prompt's samples. `gold` is the known answer of a check question; it is never shown."""
+    """What is asked about one prompt's samples. `gold` is the known answer of a check question; it is never shown.
+
+    `answers` and `open` follow from the log of judgements and are kept beside it so that the next question is found by an index:
+    store/judgements.py counts them afresh with every answer.
+    """
 
     __tablename__ = "question"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     round_id: Mapped[int | None] = mapped_column(ForeignKey("round.id"), index=True)
+    set_id: Mapped[str | None] = mapped_column(ForeignKey("question_set.id"))  # null: imported, asked of nobody
     kind: Mapped[str] = mapped_column(String(16))
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompt.id"), index=True)
     gold: Mapped[dict[str, Any] | None]
+    repeat_of: Mapped[str | None] = mapped_column(ForeignKey("question.id"))  # asked again of the same annotator, to see whether they agree with themselves
+    only_for: Mapped[str | None] = mapped_column(ForeignKey("annotator.id"))
     overlap: Mapped[int]  # how many annotators are wanted
+    answers: Mapped[int] = mapped_column(server_default=text("0"), default=0)  # people who have answered; a skip is no answer
+    open: Mapped[bool] = mapped_column(server_default=true(), default=True)  # answers < overlap
     position: Mapped[int]  # order in which it is asked
-    facts: Mapped[dict[str, Any]]  # aspects of a rating, why it was chosen, where it was imported from
+    facts: Mapped[dict[str, Any]]  # why it was chosen, where it was imported from
     created_at: Mapped[datetime]
+    __table_args__ = (
+        Index("question_next", "set_id", "position", "id", sqlite_where=text("open"), postgresql_where=text("open")),
+        Index("question_fewest", "set_id", "answers", "position", "id", sqlite_where=text("open"), postgresql_where=text("open")),
+        Index("question_order", "position"),
+    )
 
 
 class QuestionSample(Base):
@@ -164,6 +218,16 @@ class Annotator(Base):
     created_at: Mapped[datetime]
 
 
+class SignInFailure(Base):
+    """A password that was wrong: too many in a short time close the door for a while."""
+
+    __tablename__ = "sign_in_failure"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid7
+    account: Mapped[str] = mapped_column(Text, index=True)  # as it was typed
+    address: Mapped[str] = mapped_column(Text, index=True)
+    at: Mapped[datetime]
+
+
 class Session(Base):
     """A signed-in browser. The secret is stored hashed."""
 
@@ -179,6 +243,7 @@ class Invitation(Base):
 
     __tablename__ = "invitation"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # sha256 of the link's secret
+    name: Mapped[str] = mapped_column(Text, server_default=text("''"))  # what it is for: a class, a team
     role: Mapped[str] = mapped_column(String(16))
     uses_left: Mapped[int]
     created_at: Mapped[datetime]
@@ -202,11 +267,19 @@ class Assignment(Base):
     __tablename__ = "assignment"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid7
     question_id: Mapped[str] = mapped_column(ForeignKey("question.id"))
-    annotator_id: Mapped[str] = mapped_column(ForeignKey("annotator.id"), index=True)
+    annotator_id: Mapped[str] = mapped_column(ForeignKey("annotator.id"))
+    set_id: Mapped[str | None] = mapped_column(ForeignKey("question_set.id"))  # the question's
+    number: Mapped[int] = mapped_column(server_default=text("0"), default=0)  # 1 for the annotator's first question of the set, 2, ...
     order_shown: Mapped[list[Any]]  # positions of the question's samples from left to right, e.g. [1, 0]
     claimed_at: Mapped[datetime]
     expires_at: Mapped[datetime]
-    __table_args__ = (Index("assignment_once", "question_id", "annotator_id", unique=True),)
+    draft: Mapped[dict[str, Any] | None]  # what the annotator has entered so far, as the page keeps it
+    answered: Mapped[bool] = mapped_column(server_default=false(), default=False)  # so that leases that still matter are found by an index
+    __table_args__ = (
+        Index("assignment_once", "question_id", "annotator_id", unique=True),
+        Index("assignment_lease", "annotator_id", "expires_at", sqlite_where=text("NOT answered"), postgresql_where=text("NOT answered")),
+        Index("assignment_number", "annotator_id", "set_id", "number"),
+    )
 
 
 class Judgement(Base):
@@ -214,9 +287,9 @@ class Judgement(Base):
 
     __tablename__ = "judgement"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid7
-    question_id: Mapped[str] = mapped_column(ForeignKey("question.id"), index=True)
-    annotator_id: Mapped[str] = mapped_column(ForeignKey("annotator.id"), index=True)
-    answer: Mapped[dict[str, Any]]  # see feedback/questions.py; speaks of samples, never of sides
+    question_id: Mapped[str] = mapped_column(ForeignKey("question.id"))
+    annotator_id: Mapped[str] = mapped_column(ForeignKey("annotator.id"))
+    answer: Mapped[dict[str, Any]]  # see feedback/answers.py; speaks of samples, never of sides
     order_shown: Mapped[list[Any]]
     started_at: Mapped[datetime]
     submitted_at: Mapped[datetime]
@@ -224,6 +297,10 @@ class Judgement(Base):
     guideline_version: Mapped[int]
     idempotency_key: Mapped[str] = mapped_column(String(80), unique=True)
     supersedes: Mapped[str | None] = mapped_column(ForeignKey("judgement.id"), unique=True)
+    extra: Mapped[bool] = mapped_column(
+        server_default=false(), default=False
+    )  # the question had enough answers already, for instance since its lease had run out
+    __table_args__ = (Index("judgement_of", "question_id", "annotator_id"), Index("judgement_latest", "annotator_id", "submitted_at"))
 
 
 class Dataset(Base):

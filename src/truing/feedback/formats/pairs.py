@@ -1,15 +1,17 @@
-"""The files in which others keep preference pairs: one row in, one `Pair` out, and back. Pure functions of rows.
+"""Preference pairs as the training libraries keep them: hh-rlhf's transcripts, and TRL's chosen and rejected. One row, one pair.
 
 A `Pair` holds a conversation and two responses, the chosen one first. `write_*` is the inverse of `read_*` for every pair that the format can hold, and raises
 `UserError` for one that it can't.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.errors import UserError
+from truing.feedback.formats.record import MODERATE, Format, Record, Response, each, no_preference
 from truing.store.conversations import Turn, checked_prompt, checked_turns, turns_of
+from truing.store.tables import Kind
 
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
@@ -23,13 +25,6 @@ class Pair(NamedTuple):
     rejected: str
 
 
-class Format(NamedTuple):
-    """How a row is read and written."""
-
-    read: Callable[[Any], Pair]
-    write: Callable[[Pair], dict[str, Any]]
-
-
 def read_hh(row: Any) -> Pair:
     """A row of Anthropic's hh-rlhf: two transcripts, `\\n\\nHuman: … \\n\\nAssistant: …`, that share all but the last turn.
 
@@ -40,8 +35,8 @@ def read_hh(row: Any) -> Pair:
         UserError: not such a row, or a side goes on with a human turn.
     """
     chosen, rejected = (_transcript(_text(row, key)) for key in ("chosen", "rejected"))
-    shared = _shared_turns(chosen, rejected)
-    return Pair(checked_prompt(chosen[:shared]), _rest(chosen[shared:]), _rest(rejected[shared:]))
+    shared = shared_turns(chosen, rejected)
+    return Pair(checked_prompt(chosen[:shared]), rest(chosen[shared:]), rest(rejected[shared:]))
 
 
 def write_hh(pair: Pair) -> dict[str, Any]:
@@ -114,7 +109,7 @@ def _marked(turn: Turn) -> str:
     return f"\n\n{name}: {turn['content']}"
 
 
-def _rest(turns: list[Turn]) -> str:
+def rest(turns: list[Turn]) -> str:
     """The text of what one side goes on with: its first turn, and any further ones with their marks."""
     if not turns or turns[0]["role"] != "assistant":
         raise UserError("no assistant turn follows the shared prompt", fix="leave the row out")
@@ -122,11 +117,11 @@ def _rest(turns: list[Turn]) -> str:
 
 
 def _shared_prompt(chosen: list[Turn], rejected: list[Turn]) -> Pair:
-    shared = _shared_turns(chosen, rejected)
+    shared = shared_turns(chosen, rejected)
     return Pair(checked_prompt(chosen[:shared]), _only_response(chosen[shared:]), _only_response(rejected[shared:]))
 
 
-def _shared_turns(chosen: list[Turn], rejected: list[Turn]) -> int:
+def shared_turns(chosen: list[Turn], rejected: list[Turn]) -> int:
     """How many turns both begin with, up to a user turn."""
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
@@ -171,7 +166,59 @@ def _implicit(chosen: str, rejected: str) -> Pair:
     return Pair(turns_of(chosen[:shared]), chosen[shared:], rejected[shared:])
 
 
-PAIR_FORMATS: dict[str, Format] = {
-    "hh-rlhf": Format(read_hh, write_hh),
-    "trl": Format(read_trl, write_trl),
-}
+def record_of(pair: Pair) -> Record:
+    """The pair as a record: the chosen response first, better by `MODERATE`."""
+    return Record(Kind.PAIR, pair.turns, (Response(pair.chosen), Response(pair.rejected)), {"strength": MODERATE})
+
+
+def pair_of(record: Record) -> Pair:
+    """The record of a preference as a pair, the chosen response first."""
+    ahead, behind = record.responses if record.answer["strength"] > 0 else reversed(record.responses)
+    return Pair(record.turns, ahead.text, behind.text)
+
+
+def _hh_records(row: Any) -> Iterator[Record]:
+    yield record_of(read_hh(row))
+
+
+def _trl_records(row: Any) -> Iterator[Record]:
+    yield record_of(read_trl(row))
+
+
+def _why_not_hh(record: Record) -> str | None:
+    reason = no_preference(record)
+    if reason is None:
+        try:
+            write_hh(pair_of(record))
+        except UserError as error:
+            return error.what
+    return reason
+
+
+def _is_transcript(row: Mapping[str, Any]) -> bool:
+    chosen = row.get("chosen")
+    return isinstance(chosen, str) and isinstance(row.get("rejected"), str) and SPEAKER.match(chosen) is not None
+
+
+def _write_hh(records: Sequence[Record]) -> list[dict[str, Any]]:
+    return [write_hh(pair_of(record)) for record in records]
+
+
+def _write_trl(records: Sequence[Record]) -> list[dict[str, Any]]:
+    return [write_trl(pair_of(record)) for record in records]
+
+
+PREFERENCE_DROPS = (
+    "strength; ties, both bad and skips; flags and comments; who, when, how long and in which order shown; models; check questions; every kind but `pair`"
+)
+HH = Format(
+    "Anthropic's hh-rlhf: `chosen` and `rejected` transcripts of `Human:` and `Assistant:`",
+    "jsonl", each(_hh_records), _is_transcript,
+    f"{PREFERENCE_DROPS}; prompts with a system turn; texts with a paragraph that begins `Human:` or `Assistant:`",
+    _why_not_hh, _write_hh,
+)  # fmt: skip
+TRL = Format(
+    "TRL's preference type: `prompt`, `chosen`, `rejected`, as texts or turns, the prompt apart or in front of both",
+    "jsonl", each(_trl_records), lambda row: "chosen" in row and "rejected" in row and not _is_transcript(row),
+    PREFERENCE_DROPS, no_preference, _write_trl,
+)  # fmt: skip

@@ -1,0 +1,109 @@
+"""What an annotator sees: the question as it is shown, their last answers, how far they are. Nothing that tells who wrote what."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from statistics import median
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, literal, select
+from sqlalchemy.orm import Session, aliased
+
+from truing.errors import UserError
+from truing.feedback.next_question import OPEN, Asking, may_answer, open_sets
+from truing.feedback.sets import Aspect, Rules, newest_guideline, rules_of
+from truing.store.tables import Judgement, Prompt, Question, QuestionSample, QuestionSet, Sample
+
+PACE_OVER = 50  # answers that the pace is taken from
+LEFT_COUNTED = 1000  # what is left for someone is counted up to this
+
+
+class Shown(NamedTuple):
+    """A question as its annotator sees it."""
+
+    question_id: str
+    kind: str
+    turns: list[dict[str, Any]]  # the prompt: [{"role": "user", "content": "..."}, ...]
+    texts: list[str]  # from left to right
+    aspects: list[Aspect]
+    scale: int
+    flags: list[str]
+    guideline: str
+    guideline_version: int
+    set_name: str
+
+
+class Given(NamedTuple):
+    """An answer of theirs that stands."""
+
+    judgement_id: str
+    question_id: str
+    set_id: str | None
+    kind: str
+    answer: dict[str, Any]
+    order_shown: tuple[int, ...]
+    submitted_at: datetime
+
+
+class Progress(NamedTuple):
+    """How far an annotator is."""
+
+    today: int  # questions answered or skipped since midnight, in the time zone of the moment asked for
+    total: int
+    median_seconds: float | None  # time spent on each of their last 50; None before the first
+    left: int  # questions that they may still be asked, at most 1,000; some may be lent to others at present
+
+
+def question_shown(session: Session, question_id: str, order_shown: Sequence[int]) -> Shown:
+    """The question with its texts in this order.
+
+    Raises:
+        UserError: no such question, or an order that doesn't fit it.
+    """
+    question = session.get(Question, question_id)
+    if question is None:
+        raise UserError(f"there is no question {question_id}", fix="ask for a question first")
+    places = select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question_id).order_by(QuestionSample.position)
+    texts = list(session.scalars(places))
+    if sorted(order_shown) != list(range(len(texts))):
+        raise UserError(f"this question has {len(texts)} responses, and {list(order_shown)} is no order of them", fix="show them in the order of the claim")
+    row = session.get(QuestionSet, question.set_id) if question.set_id else None
+    rules = rules_of(row) if row else Rules()
+    told = newest_guideline(session, question.set_id) if question.set_id else None
+    return Shown(
+        question_id, question.kind, session.get_one(Prompt, question.prompt_id).turns, [texts[place] for place in order_shown], rules.aspects, rules.scale,
+        rules.flags, told.text if told else "", told.version if told else 0, row.name if row else "",
+    )  # fmt: skip
+
+
+def last_answers(session: Session, annotator_id: str, n: int = 20) -> list[Given]:
+    """Their answers that stand, newest first."""
+    newer = aliased(Judgement)
+    query = select(Judgement, Question.set_id, Question.kind).join(Question)
+    query = query.where(Judgement.annotator_id == annotator_id, ~select(newer.id).where(newer.supersedes == Judgement.id).exists())
+    rows = session.execute(query.order_by(Judgement.submitted_at.desc(), Judgement.id.desc()).limit(n))
+    return [Given(row.id, row.question_id, set_id, kind, row.answer, tuple(row.order_shown), row.submitted_at) for row, set_id, kind in rows]
+
+
+def progress(session: Session, annotator_id: str, at: datetime) -> Progress:
+    """How far the annotator is at this moment."""
+    first = func.coalesce(Judgement.supersedes, "") == ""  # said so that no database looks through all that supersede nothing
+    mine = (Judgement.annotator_id == annotator_id, first)
+    total = session.scalar(select(func.count()).where(*mine)) or 0
+    midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    today = session.scalar(select(func.count()).where(*mine, Judgement.submitted_at >= midnight, Judgement.submitted_at <= at)) or 0
+    newest = select(Judgement.active_ms).where(Judgement.annotator_id == annotator_id).order_by(Judgement.submitted_at.desc()).limit(PACE_OVER)
+    spent = list(session.scalars(newest))
+    return Progress(today, total, median(spent) / 1000 if spent else None, _left(session, Asking(annotator_id, at)))
+
+
+def _left(session: Session, asking: Asking) -> int:
+    left = 0
+    for row, rules in open_sets(session, asking):
+        query = select(literal(1)).select_from(Question).where(Question.set_id == row.id, OPEN, *may_answer())
+        if rules.gold == "scheduled":
+            query = query.where(Question.gold.is_(None))
+        some = query.limit(LEFT_COUNTED - left).subquery()
+        left += session.scalar(select(func.count()).select_from(some), {"annotator": asking.annotator}) or 0
+        if left >= LEFT_COUNTED:
+            break
+    return left

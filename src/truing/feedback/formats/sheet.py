@@ -1,0 +1,257 @@
+"""Rows of named cells, as people keep them in tables: read into answers, and written in the plainest of the names that are read.
+
+MTurk, Toloka, Argilla and Label Studio put the same cells in envelopes of their own.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from truing.errors import UserError
+from truing.feedback.formats.names import PLACES, SINGLE, Layout, layout, standing
+from truing.feedback.formats.record import MODERATE, Record, Response, as_number, conversation, dense, flat, person, whole, words
+from truing.feedback.formats.scales import Scale, leaning
+from truing.feedback.formats.unpaired import YES_NO, yes_or_no
+from truing.store.conversations import Turn, checked_prompt
+from truing.store.rows import parse_json
+from truing.store.tables import Kind
+
+Cells = Mapping[str, Any]
+
+
+def prompt_of(cells: Cells) -> list[Turn]:
+    """The conversation: a text, turns, or turns written as JSON; an `input` under an `instruction` follows it.
+
+    Raises:
+        UserError: there is none.
+    """
+    key = standing(cells, layout(cells).prompts)
+    if key is None:
+        raise UserError("has no prompt", fix="name a column `prompt` (or messages, conversation, instruction, question, ...)")
+    value = flat(cells[key])
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        value = parse_json(value)
+    if isinstance(value, str) and key == "instruction" and isinstance(cells.get("input"), str) and cells["input"].strip():
+        value = f"{value}\n\n{cells['input']}"
+    return checked_prompt(conversation(value) if isinstance(value, list) else value)
+
+
+def responses_of(cells: Cells) -> tuple[list[str], list[Response]]:
+    """(name of each place, response): from a list, from numbered columns, or the single one. Lower case names.
+
+    Raises:
+        UserError: there is none.
+    """
+    columns = layout(cells)
+    key = standing(cells, columns.lists)
+    if key is not None and isinstance(cells[key], list) and cells[key]:
+        found = [_response(item) for item in cells[key]]
+        return [str(place) for place in range(len(found))], found
+    several = max((_filled(places, cells) for places in columns.numbered), key=len, default=[])
+    if len(several) > 1:
+        models = columns.models
+        others = models.keys().isdisjoint(dict(several))  # response_1 beside model_a
+        shift = dict(zip((place for place, _ in several), sorted(models), strict=False)) if others else {}
+        named = [models.get(place) or models.get(shift.get(place, "")) for place, _ in several]
+        responses = [Response(cells[name], person(cells[model]) if model else None) for (_, name), model in zip(several, named, strict=True)]
+        return [place for place, _ in several], responses
+    key = standing(cells, columns.single)
+    if key is None or not isinstance(cells[key], str):
+        raise UserError("has no responses", fix="name columns `response_a` and `response_b`, or one `response`")
+    return ["response"], [Response(cells[key], person(cells.get("model")))]
+
+
+def _filled(places: Sequence[tuple[str, str]], cells: Cells) -> list[tuple[str, str]]:
+    """The places with texts, without empty ones at the end, which a table has where another row needs more of them."""
+    found = [(place, name) for place, name in places if isinstance(cells[name], str)]
+    while found and not cells[found[-1][1]] and (len(found) > 2 or not cells[found[0][1]]):
+        found.pop()
+    return found
+
+
+def _response(item: Any) -> Response:
+    if isinstance(item, dict):
+        key = next((name for name in (*SINGLE, "content", "body", "value") if item.get(name) is not None), None)
+        return Response(flat(item[key]) if key else "", person(item.get("model", item.get("model_name"))))
+    if not isinstance(item, str):
+        raise UserError("a response is no text", fix="write it as text, or leave the row out")
+    return Response(item)
+
+
+def scales(rows: Iterable[Cells]) -> dict[str, Scale]:
+    """The scale of each column that may hold preferences, from some rows."""
+    found: dict[str, list[float]] = {}
+    for cells in rows:
+        columns = layout(cells)
+        for key in (standing(cells, columns.degrees), standing(cells, columns.choices)):
+            number = as_number(cells[key]) if key else None
+            if key and number is not None:
+                found.setdefault(key, []).append(number)
+    return {key: Scale(min(numbers), max(numbers)) for key, numbers in found.items()}
+
+
+def answers(asked: Cells, said: Cells, known: Mapping[str, Scale]) -> Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]:
+    """(kind, responses, answer) for each thing that a row says.
+
+    Args:
+        asked: the cells with the responses.
+        said:  the cells with the answers; may be the same.
+        known: column → its scale.
+
+    Raises:
+        UserError: it says nothing.
+    """
+    columns = layout(said)
+    places, listed = responses_of(asked)
+    responses = tuple(listed)
+    beside = {"comment": _comment(said, columns), "flags": _flags(said)}
+    found = False
+    skip = said.get("skip")
+    for kind, about, answer in (_about_one if len(responses) == 1 else _about_several)(places, responses, asked, said, columns, known):
+        found = True
+        yield kind, about, words(answer, **beside)
+    if not found and isinstance(skip, str) and skip.strip():
+        kind = {1: Kind.RATING, 2: Kind.PAIR}.get(len(responses), Kind.RANKING)
+        yield Kind(said["kind"]) if said.get("kind") in list(Kind) else kind, responses, words({"skip": skip}, **beside)
+    elif not found:
+        raise UserError(
+            "says nothing that is known about its responses", fix="name a column `choice`, `ranks`, `rating`, `thumbs` or `edit`; or leave the row out"
+        )
+
+
+Said = Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]
+
+
+def _about_one(places: Sequence[str], responses: tuple[Response, ...], asked: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
+    edit, thumbs = standing(said, columns.edits), standing(said, columns.thumbs)
+    if edit is not None and isinstance(said[edit], str) and said[edit].strip():
+        yield Kind.EDIT, responses, edited(said[edit], responses[0].text)
+    aspects = {aspect: whole(said[name], 1, 7, name) for aspect, name in columns.ratings if as_number(said[name]) is not None}
+    if aspects:
+        yield Kind.RATING, responses, {"aspects": aspects}
+    if thumbs is not None and (said[thumbs] is True or said[thumbs] is False or str(said[thumbs]).strip().lower() in YES_NO):
+        yield Kind.THUMBS, responses, {"up": yes_or_no(said[thumbs], thumbs)}
+
+
+def edited(text: str, original: str) -> dict[str, Any]:
+    """The answer of someone who was to edit a response and gave this."""
+    return {"unchanged": True} if text.strip() == original.strip() else {"text": text}
+
+
+def _about_several(places: Sequence[str], responses: tuple[Response, ...], asked: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
+    ranks = _ranks(places, asked, said, columns)
+    if ranks is not None:
+        yield Kind.RANKING, responses, {"ranks": ranks}
+    if len(responses) == 2:
+        yield from _preference(responses, said, columns, known)
+    rated: dict[str, dict[str, int]] = {}
+    for aspect, place, name in columns.rated:
+        if place in places and as_number(said[name]) is not None:
+            rated.setdefault(place, {})[aspect] = whole(said[name], 1, 7, name)
+    for place, aspects in rated.items():
+        yield Kind.RATING, (responses[places.index(place)],), {"aspects": aspects}
+
+
+def _preference(responses: tuple[Response, ...], said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
+    degree, choice = standing(said, columns.degrees), standing(said, columns.choices)
+    if choice is not None and not isinstance(said[choice], (list, dict)):
+        answer = leaning(said[choice], responses, known.get(choice, Scale()))
+        if degree is not None and abs(answer.get("strength", 0)) == MODERATE and as_number(said[degree]) is not None:
+            size = whole(said[degree], -3, 3, degree)  # how much, beside which
+            answer = {"strength": abs(size) if answer["strength"] > 0 else -abs(size)} if size else answer
+        yield Kind.PAIR, responses, answer
+    elif degree is not None:
+        yield Kind.PAIR, responses, leaning(said[degree], responses, known.get(degree, Scale()), degree=True)
+
+
+def _ranks(places: Sequence[str], asked: Cells, said: Cells, columns: Layout) -> list[int] | None:
+    """A rank for each response: from a list, from `1,2,2`, from `B>A=C`, from a column or an element each."""
+    by_place = {place: number for place, name in columns.ranks.items() if (number := as_number(said[name])) is not None}
+    if by_place.keys() >= set(places):
+        return dense([by_place[place] for place in places])
+    key = standing(said, columns.rankings)
+    value = said[key] if key else None
+    if value is None:
+        several = standing(asked, layout(asked).lists)
+        items = asked[several] if several else None
+        value = [item.get("rank") if isinstance(item, dict) else None for item in items] if isinstance(items, list) else None
+    if isinstance(value, str):
+        value = _written_ranks(value, places)
+    if not isinstance(value, list) or len(value) != len(places) or any(as_number(rank) is None for rank in value):
+        return None
+    return dense([float(rank) for rank in value])
+
+
+def _written_ranks(value: str, places: Sequence[str]) -> list[Any] | None:
+    if ">" in value:
+        groups = [[name.strip().lower() for name in group.split("=")] for group in value.split(">")]
+        found = {name: rank for rank, group in enumerate(groups, start=1) for name in group}
+        return [found.get(place) for place in places]
+    return re.split(r"[\s,;]+", value.strip("[]() "))
+
+
+def _comment(said: Cells, columns: Layout) -> str | None:
+    key = standing(said, columns.comments)
+    return said[key] if key and isinstance(said[key], str) else None
+
+
+def _flags(said: Cells) -> list[str]:
+    value = said.get("flags")
+    found = value if isinstance(value, list) else [flag.strip() for flag in value.split("|")] if isinstance(value, str) else []
+    return list(dict.fromkeys(flag for flag in found if isinstance(flag, str) and flag))
+
+
+def fields(record: Record) -> dict[str, str]:
+    """The prompt, the responses and their models, as cells: what `prompt_of` and `responses_of` read."""
+    plain = len(record.turns) == 1 and not record.turns[0]["content"].lstrip().startswith("[{")
+    found = {"prompt": record.turns[0]["content"] if plain else written(record.turns)}
+    names = ["response"] if len(record.responses) == 1 else [f"response_{_place(place)}" for place in range(len(record.responses))]
+    for name, response in zip(names, record.responses, strict=True):
+        found[name] = response.text
+        if response.model is not None:
+            found[name.replace("response", "model")] = response.model
+    return found
+
+
+def _place(place: int) -> str:
+    return PLACES[place] if place < len(PLACES) else str(place)
+
+
+def said(record: Record, answer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An answer as cells: what `answers` reads."""
+    answer = record.answer if answer is None else answer
+    found: dict[str, Any] = {"comment": answer.get("comment"), "flags": "|".join(answer.get("flags", [])) or None}
+    if "skip" in answer:
+        found |= {"skip": answer["skip"], "kind": str(record.kind)}
+    elif "both_bad" in answer:
+        found["choice"] = "both bad"
+    elif "strength" in answer:
+        strength = answer["strength"]
+        found |= {"choice": "a" if strength > 0 else "b", "strength": abs(strength)} if strength else {"choice": "tie"}
+    elif "ranks" in answer:
+        found["ranks"] = ",".join(map(str, answer["ranks"]))
+    elif "aspects" in answer:
+        found |= {f"rating:{name}": value for name, value in answer["aspects"].items()}
+    elif "up" in answer:
+        found["thumbs"] = "up" if answer["up"] else "down"
+    else:
+        found["edit"] = answer.get("text", record.responses[0].text)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def why_not(record: Record) -> str | None:
+    """Why a record can't stand in cells; None if it can."""
+    texts = [response.text for response in record.responses]
+    if (not texts[-1] and len(texts) != 2) or not any(texts):
+        return "an empty response at the end"
+    if len(record.responses) > len(PLACES):
+        return f"more than {len(PLACES)} responses"
+    if any(name != name.lower() for name in record.answer.get("aspects", {})):
+        return "an aspect with capital letters"
+    return None
+
+
+def written(value: Any) -> str:
+    """A value as JSON in a cell."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,163 @@
+"""What is believed of the rewards of responses, given who judged them: a Gaussian for every group of responses that answers link.
+
+Only differences and single rewards are ever judged, so each answer sees one number x = r_first - r_second (or r_first alone). In the Gaussian, an answer is
+a *site*: exp(pull x - sharpness x^2 / 2).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from truing.feedback.blocks import Blocks
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+NODES = 5  # points of Gauss and Hermite's rule at which an answer's slope is averaged over its belief
+LONGEST_STEP = 3.0  # prior standard deviations by which a reward may move in one step
+NO_ONE = -1  # in `second`: the first is judged alone; in `annotator`: what nobody said, but is known
+
+Slopes = Callable[[Floats], tuple[Floats, Floats]]  # x (N, K) → first and second derivatives of the answers' log-likelihood by x, (N, K)
+
+
+class Belief(NamedTuple):
+    """Of what each answer sees, (N,)."""
+
+    mean: Floats
+    variance: Floats
+
+    def at(self, points: Floats) -> Floats:
+        """(N, K) so many standard deviations from the mean."""
+        return np.asarray(self.mean[:, None] + np.sqrt(self.variance)[:, None] * points)
+
+
+def gauss_hermite(nodes: int) -> tuple[Floats, Floats]:
+    """Points z and weights w with sum w f(z) = E f(Z) for a standard normal Z and f a polynomial of degree < 2 nodes."""
+    points, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    return points.astype(np.float64), (weights / weights.sum()).astype(np.float64)
+
+
+class Seen:
+    """Which items the rows of answers see, among items in groups: from items to rows and back."""
+
+    def __init__(self, blocks: Blocks, first: Ints, second: Ints) -> None:
+        self.blocks, self.first, self.paired = blocks, first, second != NO_ONE
+        self.second = np.where(self.paired, second, first)
+        self._at = [blocks.at(i, j) for i, j in ((first, first), (self.second, self.second), (first, self.second), (self.second, first))]
+
+    def difference(self, r: Floats) -> Floats:
+        """(N,) what is seen of values r of the items."""
+        return np.asarray(r[self.first] - self.paired * r[self.second])
+
+    def gather(self, rows: Floats, n: int) -> Floats:
+        """(n,) of each item, the sum of what rows (N,) give it: derivatives, or pulls."""
+        return np.asarray(np.bincount(self.first, rows, n) - np.bincount(self.second, rows * self.paired, n), dtype=np.float64)
+
+    def matrix(self, rows: Floats) -> Floats:
+        """The sum of the rows' squares of what is seen, as blocks, each weighed by `rows` (N,)."""
+        both, size = rows * self.paired, self.blocks.size
+        first, second, cross, other = (np.bincount(at, w, size) for at, w in zip(self._at, (rows, both, both, both), strict=True))
+        return np.asarray(first + second - cross - other, dtype=np.float64)
+
+    def variance(self, covariance: Floats) -> Floats:
+        """(N,) of what is seen."""
+        first, second, cross, _ = (covariance[at] for at in self._at)
+        return np.asarray(np.maximum(first + self.paired * (second - 2 * cross), 0.0))
+
+
+class Rewards:
+    """Beliefs about S rewards, of which N answers each see a first and, most of them, a second.
+
+    Args:
+        annotator: (N,) who gave each answer.
+
+    Attributes:
+        mean: (S,) of each reward.
+    """
+
+    def __init__(self, first: Ints, second: Ints, annotator: Ints, *, prior_mean: Floats, prior_sd: float) -> None:
+        n = len(prior_mean)
+        paired = second != NO_ONE
+        self._group = _linked(n, first[paired], second[paired])
+        self._seen = Seen(Blocks(self._group), first, second)
+        self._precision, self._prior_mean, self.mean = 1 / prior_sd**2, prior_mean, prior_mean.copy()
+        self._covariance = np.zeros(self._seen.blocks.size)
+        self._covariance[self._seen.blocks.diagonal] = prior_sd**2
+        self._sharpness = self._pull = np.zeros(len(first))
+        self._lay_out_annotators(annotator)
+
+    def _lay_out_annotators(self, annotator: Ints) -> None:
+        """Items (annotator, response) for all that each one has seen, in groups of one annotator and linked responses."""
+        seen, n = self._seen, max(len(self.mean), 1)
+        mine = np.flatnonzero(annotator != NO_ONE)
+        first, second = (annotator[mine] * n + items[mine] for items in (seen.first, seen.second))
+        items, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+        self._item_sample = items % n
+        group = np.unique(items // n * n + self._group[self._item_sample], return_inverse=True)[1]
+        firsts, seconds = place[: len(mine)], np.where(seen.paired[mine], place[len(mine) :], NO_ONE)
+        self._mine, self._own = mine, Seen(Blocks(group), firsts, seconds)
+
+    def belief(self) -> Belief:
+        """What is believed of what each answer sees, by all answers."""
+        return Belief(self._seen.difference(self.mean), self._seen.variance(self._covariance))
+
+    def of_others(self) -> Belief:
+        """The same by everyone's answers but those of whoever gave the answer: nobody vouches for themselves.
+
+        Taking all of one annotator's sites from the belief about what they have seen leaves that of the others, exactly.
+        """
+        own, sample = self._own, self._item_sample
+        i, j = own.blocks.pairs()
+        everyone = own.blocks.inverse(self._covariance[self._seen.blocks.at(sample[i], sample[j])])
+        pull = own.blocks.times(everyone, self.mean[sample]) - own.gather(self._pull[self._mine], len(sample))
+        covariance = own.blocks.inverse(everyone - own.matrix(self._sharpness[self._mine]))
+        mean, variance = (found.copy() for found in self.belief())
+        mean[self._mine] = own.difference(own.blocks.times(covariance, pull))
+        variance[self._mine] = own.variance(covariance)
+        return Belief(mean, variance)
+
+    def step(self, slopes: Slopes, nodes: int = NODES) -> float:
+        """One step of Newton's towards the Gaussian nearest to the posterior (Opper & Archambeau 2009, doi:10.1162/neco.2008.08-07-592).
+
+        Args:
+            slopes: see `Slopes`.
+            nodes:  1 looks at the mean alone: then the steps lead to the mode.
+
+        Returns:
+            the largest move of a mean, in prior standard deviations.
+        """
+        points, weights = gauss_hermite(nodes)
+        belief, seen = self.belief(), self._seen
+        by_x, curve = (terms @ weights for terms in slopes(belief.at(points)))
+        gradient = seen.gather(by_x, len(self.mean)) - self._precision * (self.mean - self._prior_mean)
+        self._sharpness, self._pull = -curve, by_x - curve * belief.mean
+        precision = seen.matrix(self._sharpness)
+        precision[seen.blocks.diagonal] += self._precision
+        self._covariance = seen.blocks.inverse(precision)
+        move = seen.blocks.times(self._covariance, gradient)
+        bound = LONGEST_STEP / self._precision**0.5
+        self.mean = self.mean + np.clip(move, -bound, bound)
+        return float(np.abs(move).max(initial=0.0) * self._precision**0.5)
+
+    def pairs(self, first: Ints, second: Ints) -> Belief:
+        """Of the differences of pairs of rewards, (P,)."""
+        together = self._group[first] == self._group[second]
+        variance = self.variances()
+        shared = np.zeros(len(first))
+        shared[together] = self._covariance[self._seen.blocks.at(first[together], second[together])]
+        return Belief(self.mean[first] - self.mean[second], np.maximum(variance[first] + variance[second] - 2 * shared, 0.0))
+
+    def variances(self) -> Floats:
+        """(S,) of each reward."""
+        return np.asarray(self._covariance[self._seen.blocks.diagonal])
+
+
+def _linked(n: int, first: Ints, second: Ints) -> Ints:
+    """(n,) the group of each response: those linked by a chain of pairs share one."""
+    from scipy.sparse import coo_array  # here, for its import takes long
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(n, n))
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp) if n else np.zeros(0, np.intp)
