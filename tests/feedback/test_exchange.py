@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from stored import NOON, add_question, judgement, new_database
 from truing.errors import BadRow, UserError
-from truing.feedback.exchange import FORMATS, export_judgements, import_judgements
+from truing.feedback.exchange import export_judgements, import_judgements
 from truing.feedback.formats.pairs import Pair, read_hh, read_trl, write_hh, write_trl
 from truing.store.conversations import turns_of
 from truing.store.database import Database

@@ -146,7 +146,12 @@ def result(kind: str, name: str, **value: Any) -> dict[str, Any]:
         ("table", {**PAIR, "winner": "Both bad"}, "pair", [{"both_bad": True}]),
         ("table", {**PAIR, "verdict": "tie", "comment": "Same"}, "pair", [{"strength": 0, "comment": "Same"}]),
         ("table", {**PAIR, "choice": "b", "strength": "3", "flags": "unsafe|off-topic"}, "pair", [{"strength": -3, "flags": ["unsafe", "off-topic"]}]),
-        ("table", {"instruction": "Is it?", "output_1": "Yes.", "output_2": "No.", "model_a": "m1", "model_b": "m2", "winner": "m2"}, "pair", [{"strength": -2}]),
+        (
+            "table",
+            {"instruction": "Is it?", "output_1": "Yes.", "output_2": "No.", "model_a": "m1", "model_b": "m2", "winner": "m2"},
+            "pair",
+            [{"strength": -2}],
+        ),
         ("table", {**PAIR, "skip": "both in Dutch"}, "pair", [{"skip": "both in Dutch"}]),
         ("table", {**PAIR, "rating_a": "5", "rating_b": "2"}, "rating", [{"aspects": {"rating": 5}}, {"aspects": {"rating": 2}}]),
         ("table", {**PAIR, "response_c": "Eh.", "ranks": "2,1,2"}, "ranking", [{"ranks": [2, 1, 2]}]),
@@ -276,7 +281,8 @@ HOLDS: dict[str, list[Record]] = {
     "ultrafeedback": [Record(Kind.RATING, ASKED, (A,), {"aspects": {"honesty": 4, "overall": score}, "comment": "Hm"}, **WHO) for score in range(1, 8)],
     "oasst": [Record(Kind.RANKING, LONGER, (A, B, C), {"ranks": [2, 1, 2]})],
     "arena": [
-        pair(answer, annotator="w", shown=(0, 1), started_at=NOON, submitted_at=NOON) for answer in ({"strength": 2}, {"strength": -2}, {"strength": 0}, {"both_bad": True})
+        pair(answer, annotator="w", shown=(0, 1), started_at=NOON, submitted_at=NOON)
+        for answer in ({"strength": 2}, {"strength": -2}, {"strength": 0}, {"both_bad": True})
     ],
     "label-studio": [record._replace(**WHO, **WHEN) for record in EVERYTHING],
     "argilla": [record._replace(**WHO) for record in EVERYTHING],
@@ -556,7 +562,8 @@ def test_small_words() -> None:
     assert dense([0.5, 3, 0.5, 1]) == [1, 3, 1, 2]
     assert [milliseconds(value) for value in ("2.5", 0, -1, None, True, "x", 10**9)] == [2500, 0, None, None, None, None, None]
     assert moment("2026-01-02T12:30:00Z") == moment(1767357000) == moment(1767357000000) == moment("2026-01-02 12:30:00") == NOON
-    assert [moment(value) for value in (None, "", "soon", -1, True, 10**400, {}, "0001-01-01")] == [None] * 8
+    odd: list[Any] = [None, "", "soon", -1, True, 10**400, {}, "0001-01-01"]
+    assert [moment(value) for value in odd] == [None] * 8
 
 
 # ---- real data ----

@@ -77,7 +77,8 @@ def test_ties_on_checks_are_no_pass() -> None:
 
 def test_checks_of_every_kind_count() -> None:
     """Thumbs, ratings and rankings whose right answer is known: Ann gives it, Bob its opposite."""
-    rows, gold = [], {}
+    rows: list[Any] = []
+    gold: dict[str, Any] = {}
     for i in range(12):
         up = bool(i % 2)
         gold |= {f"t{i}": {"answer": {"up": up}}, f"r{i}": {"answer": {"aspects": {"overall": 5 if up else 1}}}, f"k{i}": {"answer": {"ranks": [1, 2, 3]}}}

@@ -13,6 +13,11 @@ from truing.stats import krippendorff_alpha
 PEOPLE = {"ann": 0.95, "bob": 0.9, "cy": 0.85, "coin": 0.5}
 
 
+def numpys_state() -> tuple[Any, ...]:
+    """The state of NumPy's global generator."""
+    return tuple(np.random.get_state(legacy=True))
+
+
 def votes(n: int = 60) -> list[Vote]:
     """Everyone on every question, right with their own probability."""
     draw = random.Random(0)
@@ -27,9 +32,9 @@ def votes(n: int = 60) -> list[Vote]:
 def opinion() -> dict[str, Any]:
     """One opinion for all tests, for it takes its time; NumPy's generator is watched meanwhile."""
     np.random.seed(7)
-    before = np.random.get_state()
+    before = numpys_state()
     found = second_opinion(votes(), sorted(PEOPLE), dict.fromkeys(PEOPLE, 1.0))
-    after = np.random.get_state()
+    after = numpys_state()
     return found | {"left alone": before[0] == after[0] and np.array_equal(before[1], after[1]) and before[2:] == after[2:]}
 
 
@@ -61,10 +66,10 @@ def reseed_and_fail() -> None:
 
 def test_it_is_put_back_even_after_a_failure() -> None:
     np.random.seed(7)
-    wanted = np.random.get_state()[1].copy()
+    wanted = numpys_state()[1].copy()
     with pytest.raises(ZeroDivisionError):
         reseed_and_fail()
-    assert np.array_equal(np.random.get_state()[1], wanted)
+    assert np.array_equal(numpys_state()[1], wanted)
 
 
 def test_without_votes_there_is_no_opinion() -> None:

@@ -31,7 +31,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
     """Debian's Chromium."""
     from playwright.sync_api import sync_playwright
 
-    environment = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))}
+    environment: dict[str, str | float | bool] = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))}
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], env=environment)
         yield opened

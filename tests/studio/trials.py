@@ -144,7 +144,7 @@ def wrong_clock(folder: Path, *, people: int, seconds: float, questions: int) ->
     """The server's clock jumps: right, an hour late, an hour early, right again; sessions, leases and answers go on."""
     project, secrets = _project(folder, people, questions)
     server, tally = Server(project.root), Tally()
-    each = []
+    each: list[int] = []
     for hours in (0.0, -1.0, 1.0, 0.0):
         server.start(clock_hours=hours)
         with server_stopped(server):
