@@ -18,7 +18,7 @@ from sqlalchemy import select
 
 from stored import new_database
 from truing.errors import SettingError, UserError
-from truing.prompts import ImportReport, PromptSettings, everyday_prompts, import_prompts, split_of, turns_of
+from truing.prompts import ImportReport, PromptSettings, everyday_prompts, import_prompts, preview_prompts, split_of, turns_of
 from truing.store.ids import content_id
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Prompt
@@ -246,6 +246,27 @@ def test_the_prompts_that_come_with_truing(project: Project) -> None:
     assert report.added > 100
     assert report.added == len(everyday_prompts().read_text(encoding="utf-8").splitlines())
     assert 0.15 < report.held_out / report.added < 0.35
+
+
+def test_a_preview_says_what_the_import_then_does(project: Project, write: Write) -> None:
+    take(project, write("known.txt", "Known already.\n"))
+    lines = [f'{{"prompt": "prompt number {number}"}}' for number in range(40)]
+    file = write("a.jsonl", "\n".join([*lines, '{"prompt": "Known already."}', lines[3], "{}", "[1]"]))
+    seen = preview_prompts(project, PromptSettings(), file, rows=5)
+    assert [turns[-1]["content"] for turns, _ in seen.first] == [f"prompt number {number}" for number in range(5)]
+    assert len(stored(project)) == 1  # nothing was written
+    assert seen.whole
+    report = take(project, file)
+    assert [(row.line, row.what) for row in seen.report.refused] == [(row.line, row.what) for row in report.refused]
+    assert seen.report._replace(refused=[]) == report._replace(refused=[])
+    kept = {prompt.text: prompt.split for prompt in stored(project)}
+    assert all(kept[turns[-1]["content"]] == split for turns, split in seen.first)
+
+
+def test_a_preview_of_a_long_file_looks_at_its_beginning(project: Project, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("truing.prompts.PREVIEWED", 10)
+    seen = preview_prompts(project, PromptSettings(), write("a.txt", "".join(f"prompt {number}\n" for number in range(11))))
+    assert (seen.report.added, seen.whole) == (10, False)
 
 
 def test_twenty_thousand_rows(project: Project, write: Write) -> None:

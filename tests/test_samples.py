@@ -15,6 +15,7 @@ from truing.prompts import PromptSettings, import_prompts
 from truing.samples import SampleSettings, draw_samples, prompts_of, read_under_base
 from truing.store.clock import now
 from truing.store.project import Project, create_project, open_project
+from truing.store.runs import StageRun
 from truing.store.tables import Sample
 
 SETTINGS = SampleSettings(max_new_tokens=6, batch_size=3)
@@ -113,6 +114,15 @@ def test_a_text_without_tokens_is_read_too(tmp_path: Path, trunk: Trunk) -> None
     with project.database.read() as session:
         assert session.get_one(Sample, "s").base_logprob is not None
         assert session.scalar(select(func.count(Sample.id))) == 1
+
+
+def test_a_run_tells_how_far_it_is(tmp_path: Path, trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = with_prompts(tmp_path)
+    told: list[dict[str, int]] = []
+    monkeypatch.setattr(StageRun, "progress", lambda self, **facts: told.append(facts))
+    draw(project, trunk)
+    assert [facts["done"] for facts in told] == [3, 6, 9, 10]
+    assert {facts["total"] for facts in told} == {10}
 
 
 def test_without_prompts_it_says_what_to_do(project: Project, trunk: Trunk) -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/studio/pages.py [--judgements 200000] [--project DIR] [--out benchmarks/results]
 
-The project is made by bulk inserts, with the measurement that its pages show; --project keeps it for another time. The server runs in a
-process of its own, on loopback. The last line of stdout is one JSON object.
+The project is made by bulk inserts, with the measurement that its pages show, which takes minutes; --project keeps it for another time. The
+server runs in a process of its own, on loopback. The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -212,6 +212,7 @@ def pages_of(project: Project) -> dict[str, str]:
         "samples, filtered": "/manage/samples?words=kettle&policy=tuned", "judgements": "/manage/judgements",
         "judgements, far back": f"/manage/judgements?before={middle}", "judgements of a person": "/manage/judgements?annotator=person-007",
         "judgements of a set": "/manage/judgements?set=set1", "judgements with a flag": "/manage/judgements?flag=off-topic",
+        "judgements with a flag that nobody raised": "/manage/judgements?flag=unsafe",
         "judgements by words": "/manage/judgements?words=kettle", "judgements by rare words": "/manage/judgements?words=Number+77%3F",
         "a question": f"/manage/questions/{question}", "import": "/manage/import", "tokens": "/manage/tokens", "rounds": "/manage/rounds",
     }  # fmt: skip
@@ -241,7 +242,7 @@ def timed(root: Path, secret: str, pages: dict[str, str]) -> dict[str, dict[str,
         for name, path in pages.items():
             spent = [_get(f"http://127.0.0.1:{port}{path}", secret) for _ in range(TIMES + 1)]
             found[name] = {"median_ms": round(statistics.median(spent[1:]), 1), "slowest_ms": round(max(spent[1:]), 1), "first_ms": round(spent[0], 1)}
-            print(f"{name:32} {found[name]}", file=sys.stderr)
+            print(f"{name:44} {found[name]}", file=sys.stderr)
         return found
     finally:
         server.terminate()

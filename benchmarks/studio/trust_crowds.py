@@ -39,6 +39,7 @@ Floats = NDArray[np.float64]
 Forecast = Callable[[Sequence[Choice], Sequence[Choice]], Floats]  # train, test → (N, 3): first, tie, second
 OUTCOMES = (1, 0, -1)
 DRAWS = 3
+VOTERS = 100  # drawn from those who voted, each as often as they did: the typical next voter
 
 
 class Rival(NamedTuple):
@@ -98,9 +99,14 @@ def shares(votes: Iterable[Choice]) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
+def tally() -> dict[Any, Floats]:
+    """Counts of outcomes, from 0."""
+    return defaultdict(lambda: np.zeros(3))
+
+
 def majority(train: Sequence[Choice], test: Sequence[Choice], *, smoothing: float) -> Floats:
     """The shares of a pair's other votes, and of everybody's for so many votes more."""
-    overall, counts = shares(train), defaultdict(lambda: np.zeros(3))
+    overall, counts = shares(train), tally()
     for vote in train:
         counts[pair_of(vote)][OUTCOMES.index(vote.choice)] += 1
     return np.stack([(counts[pair_of(vote)] + smoothing * overall) / (counts[pair_of(vote)].sum() + smoothing) for vote in test])
@@ -108,7 +114,8 @@ def majority(train: Sequence[Choice], test: Sequence[Choice], *, smoothing: floa
 
 def habits(train: Sequence[Choice], test: Sequence[Choice], *, smoothing: float) -> Floats:
     """The shares of the worker's other votes, whatever the pair."""
-    return majority([vote._replace(first=vote.annotator, second="") for vote in train], [vote._replace(first=vote.annotator, second="") for vote in test], smoothing=smoothing)  # fmt: skip
+    by_worker = [[vote._replace(first=vote.annotator, second="") for vote in votes] for votes in (train, test)]
+    return majority(by_worker[0], by_worker[1], smoothing=smoothing)
 
 
 def dawid_skene(train: Sequence[Choice], test: Sequence[Choice], *, iterations: float, smoothing: float) -> Floats:
@@ -121,7 +128,7 @@ def dawid_skene(train: Sequence[Choice], test: Sequence[Choice], *, iterations: 
         found = DawidSkene(n_iter=int(iterations)).fit(frame)
     labels = found.probas_.reindex(columns=list(OUTCOMES)).fillna(0.0)
     chance = dict(zip(labels.index, labels.to_numpy(), strict=True))
-    seen: dict[str, Floats] = defaultdict(lambda: np.zeros(3))
+    seen = tally()
     given: dict[str, Floats] = defaultdict(lambda: np.zeros((3, 3)))  # answer by label
     for task, worker, answer in frame.itertuples(index=False):
         seen[worker] += chance[task]
@@ -164,7 +171,8 @@ def joint_with_models(train: Sequence[Choice], test: Sequence[Choice]) -> Floats
     evidence = gather(train, [], [], {vote.annotator for vote in test})
     first = fit(evidence).rewards.mean
     model = [name.partition("/")[2] for name in evidence.samples]
-    total, count = defaultdict(float), defaultdict(int)
+    total: dict[str, float] = defaultdict(float)
+    count: dict[str, int] = defaultdict(int)
     for name, mean in zip(model, first, strict=True):
         total[name] += mean
         count[name] += 1
@@ -212,19 +220,17 @@ def tuned(rival: Rival, train: Sequence[Choice], unit: Callable[[Choice], Hashab
     """What foretells best one vote left out of the training votes."""
     inner, test = leave_out(train, unit, seed=1000)
     options = [dict(zip(rival.choices, values, strict=True)) for values in itertools.product(*rival.choices.values())]
-    scored = (
-        [(float(losses(rival.forecast(inner, test, **option), test)[0].mean()), place) for place, option in enumerate(options)]
-        if len(options) > 1
-        else [(0.0, 0)]
-    )
-    return options[min(scored)[1]]
+    if len(options) == 1:
+        return options[0]
+    return min(options, key=lambda option: float(losses(rival.forecast(inner, test, **option), test)[0].mean()))
 
 
 def play(votes: Sequence[Choice], unit: Callable[[Choice], Hashable], names: Sequence[str]) -> dict[str, Any]:
     """Every rival's loss and accuracy on left-out votes, and how much worse each is than the joint model on the same votes."""
     draws = [leave_out(votes, unit, seed) for seed in range(DRAWS)]
     units = [unit(vote) for _, test in draws for vote in test]
-    table, found = {}, {}
+    table: dict[str, Floats] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in names:
         chosen = tuned(RIVALS[name], draws[0][0], unit)
         start = time.perf_counter()
@@ -238,27 +244,28 @@ def play(votes: Sequence[Choice], unit: Callable[[Choice], Hashable], names: Seq
             "chosen": chosen,
             "seconds_a_fit": round((time.perf_counter() - start) / DRAWS, 2),
         }
-        print(f"{name:32s} {found[name]['log_loss']['value']:.4f}  right {found[name]['accuracy']['value']:.3f}", flush=True)
+        print(f"{name:32s} {table[name].mean():.4f}  right {right.mean():.3f}", flush=True)
     return {"held_out_votes": len(units) // DRAWS, "draws": DRAWS, "models": found}
 
 
 def soft_labels(votes: Sequence[Choice]) -> dict[str, Any]:
-    """Two soft labels for a pair, against the left-out votes that took a side: the trust-weighted mean of the other votes, as in a dataset, and the joint
-    model's probability that a typical person who takes a side takes the first's."""
+    """Two soft labels for a pair, against the left-out votes that took a side: the trust-weighted mean of the other votes, as in a dataset, and how
+    likely the joint model makes it that the next voter who takes a side takes the first's."""
     mean, posterior, taken = [], [], []
     for seed in range(DRAWS):
         train, test = leave_out(votes, pair_of, seed)
         found = fit(gather(train, [], [], []))
         trust = {who: max(0.02, found.skill_of(who).trust) for who in found.model.evidence.annotators}
-        weight, firsts = defaultdict(float), defaultdict(float)
+        weight: dict[tuple[str, str], float] = defaultdict(float)
+        firsts: dict[tuple[str, str], float] = defaultdict(float)
         for vote in train:
             weight[pair_of(vote)] += trust[vote.annotator]
             firsts[pair_of(vote)] += trust[vote.annotator] / (1 + 3.0**-vote.choice)
         place = {name: i for i, name in enumerate(found.model.evidence.samples)}
         sided = [vote for vote in test if vote.choice]
         belief = found.rewards.pairs(np.array([place[vote.first] for vote in sided]), np.array([place[vote.second] for vote in sided]))
-        points = belief.at(np.linspace(-2, 2, 9)) * found.crowd_skill
-        posterior += (1 / (1 + np.exp(-points)) @ normal_weights(9)).tolist()
+        chances = np.mean([found.probabilities(vote.annotator, belief, np.ones(len(sided))) for vote in random.Random(seed).sample(train, VOTERS)], axis=0)
+        posterior += (chances[:, 0] / (chances[:, 0] + chances[:, 2])).tolist()
         mean += [(firsts[pair_of(vote)] + 0.05) / (weight[pair_of(vote)] + 0.1) for vote in sided]
         taken += [(pair_of(vote), vote.choice > 0) for vote in sided]
     groups = [pair for pair, _ in taken]
@@ -266,12 +273,6 @@ def soft_labels(votes: Sequence[Choice]) -> dict[str, Any]:
         name: rounded(bootstrap_mean([-np.log(p if first else 1 - p) for p, (_, first) in zip(found, taken, strict=True)], groups=groups))
         for name, found in (("mean_of_votes", mean), ("joint_posterior", posterior))
     }
-
-
-def normal_weights(n: int) -> Floats:
-    """(n,) the standard normal's on an even grid from -2 to 2."""
-    density = np.exp(-(np.linspace(-2, 2, n) ** 2) / 2)
-    return np.asarray(density / density.sum())
 
 
 def crowd(votes: Sequence[Choice]) -> dict[str, Any]:
@@ -284,8 +285,13 @@ def crowd(votes: Sequence[Choice]) -> dict[str, Any]:
          "agreement": round(one.agreement, 3), "left": round(one.side_bias, 3), "ties": round(one.tie_rate, 3)}
         for one in found.annotators[:12]
     ]  # fmt: skip
-    doubted = sum(one.trust_high < 0.3 for one in found.annotators)
-    return {"alpha": rounded(found.alpha), "alpha_trusted": rounded(found.alpha_trusted), "annotators": len(people), "trust_surely_below_0.3": doubted, "least_trusted": least}  # fmt: skip
+    return {
+        "alpha": rounded(found.alpha),
+        "alpha_trusted": rounded(found.alpha_trusted),
+        "annotators": len(people),
+        "trust_surely_below_0.3": sum(one.trust_high < 0.3 for one in found.annotators),
+        "least_trusted": least,
+    }
 
 
 def rounded(interval: Interval) -> dict[str, Any]:
@@ -308,10 +314,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     votes = read_llmfao(arguments.llmfao)
-    found = circumstances() | {
-        "seeds": list(range(DRAWS)),
-        "llmfao": crowd(votes) | play(votes, pair_of, list(RIVALS)) | {"soft_label_log_loss": soft_labels(votes)},
-    }
+    found = circumstances() | {"seeds": list(range(DRAWS))}
+    found["llmfao"] = crowd(votes) | play(votes, pair_of, list(RIVALS)) | {"soft_label_log_loss": soft_labels(votes)}
     print("")
     one_person = ["joint", "majority of the pair", "bradley-terry of answers"]
     found["finegrained"] = play(read_finegrained(arguments.finegrained), question_of, one_person)

@@ -202,7 +202,7 @@ class Client:
         finally:
             part.unlink(missing_ok=True)
 
-    def import_file(self, file: Path, format: str = "native", *, strict: bool = False) -> wire.ImportView:
+    def import_file(self, file: Path, format: str = "auto", *, strict: bool = False) -> wire.ImportView:
         """Send a file of judgements; sending it twice is no harm."""
         form = {"format": format, "strict": "true" if strict else "false"}
         response = self._send("POST", "import", data=form, files=lambda: {"file": (file.name, file.open("rb"))})

@@ -486,11 +486,8 @@ def test_a_null_is_a_bad_row_and_no_crash(tmp_path: Path, format: str, key: str)
 
 
 KEYS = ["prompt", "text", "role", "content", "replies", "value", "result", "type", "data", "fields", "responses", "a", "b", "rank", "choice"]
-rubbish = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
-    max_leaves=12,
-)
+LEAVES = st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=3)
+rubbish: st.SearchStrategy[Any] = st.deferred(lambda: LEAVES | st.lists(rubbish, max_size=3) | st.dictionaries(st.sampled_from(KEYS), rubbish, max_size=4))
 
 
 @settings(max_examples=40)

@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ ROW = '{"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}'
 SECONDS = 5
 MEGABYTES = 256
 IMPORT = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from sqlalchemy import func, select
 from truing.errors import BadRow, UserError
@@ -35,7 +36,8 @@ except UserError as error:
     said = {"error": error.what, "fix": error.fix, "line": error.line if isinstance(error, BadRow) else None}
 with project.database.read() as session:
     said["rows"] = sum(session.scalar(select(func.count()).select_from(table)) for table in (Annotator, Judgement, Policy, Prompt, Question, Sample))
-said["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+lines = Path("/proc/self/status").read_text().splitlines()  # getrusage would count what the parent held before the fork
+said["megabytes"] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 print(json.dumps(said))
 """
 
@@ -55,7 +57,7 @@ def run(tmp_path: Path) -> Run:
     """Import a file in a process of its own, and tell what it said."""
 
     def running(file: Path, format: str = "trl", strict: str = "strict") -> Said:
-        command = [sys.executable, "-c", IMPORT, str(tmp_path / "project"), str(file), format, strict]
+        command = [sys.executable, "-c", IMPORT, tempfile.mkdtemp(dir=tmp_path) + "/project", str(file), format, strict]
         # one thread: each thread's stack is an address space of its own
         done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=bounded, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr[-2000:]
@@ -89,7 +91,7 @@ BAD_LINES: dict[str, tuple[Callable[[], bytes], str]] = {
     "many digits": (lambda: ROW.replace('"No."', "9" * 100_000).encode(), "not usable JSON"),
     "null": (lambda: ROW.replace('"No."', "null").encode(), "not both texts"),
     "100 MB": (lambda: ROW.replace("No.", "x" * (100 << 20)).encode(), "longer than 4 MB"),
-    "all brackets": (lambda: b"[[]," * (1 << 20), "nested"),
+    "all brackets": (lambda: b"[[]," * ((1 << 20) - 16), "nested"),
     "empty values": (lambda: b"[" + b"[]," * (1 << 20) + b"[]]", "no chosen"),
 }
 

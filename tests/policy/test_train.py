@@ -139,6 +139,19 @@ def test_each_prompt_has_its_turn_before_any_has_a_second(trunk: Trunk) -> None:
     assert learner.chosen_prompts(2) == places[12:18], "an update's prompts follow from its number alone"
 
 
+def test_curves_end_at_the_newest_update_however_long_they_are(trunk: Trunk) -> None:
+    learner = learner_for(trunk, settings_for("ppo"))
+    trunk.drop_adapter("policy")
+    for updates in (1, 199, 200, 201, 1000):
+        learner.rows = [{"objective/scores": float(update), "objective/kl": update / 10} for update in range(updates)]
+        scores, kl = learner.curves().values()
+        assert len(scores) == len(kl) <= module.CURVE_POINTS
+        assert scores[-1] == updates - 1
+        assert kl[-1] == pytest.approx((updates - 1) / 10)
+        assert scores == sorted(scores)
+        assert len(scores) == min(updates, len(scores)) >= min(updates, module.CURVE_POINTS // 2)
+
+
 def test_every_update_draws_anew(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[list[list[int]]] = []
 

@@ -121,6 +121,24 @@ def test_progress_is_written_at_most_every_two_seconds(project: Project, monkeyp
         assert rows(project)[0].progress == {"step": 3}
 
 
+def test_progress_tells_the_time_that_is_left(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the pace of this run: what an earlier one did, and what was done before it began to count, took none of its time."""
+    with stage_run(project, "reward", INPUTS) as run:
+        moment = 100.0
+        monkeypatch.setattr("truing.store.runs.time.monotonic", lambda: moment)
+        run.progress(done=40, total=100)
+        assert rows(project)[0].progress == {"done": 40, "total": 100}
+        moment = 110.0
+        run.progress(done=60, total=100, score=0.5)
+        assert rows(project)[0].progress == {"done": 60, "total": 100, "score": 0.5, "left_s": 20.0}  # 20 in 10 s, 40 to go
+        moment = 120.0
+        run.progress(done=10, total=100)  # another step of the stage counts from its own beginning
+        assert rows(project)[0].progress == {"done": 10, "total": 100}
+        moment = 130.0
+        run.progress(step="write")
+        assert rows(project)[0].progress == {"step": "write"}
+
+
 def test_a_run_works_in_a_thread(project: Project) -> None:
     """Only the main thread may take signals; the others run without."""
     done: list[tuple[bool, dict[str, Any]]] = []

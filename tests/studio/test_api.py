@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from stored import new_database
 from studio.doors import KEY, QUESTION, asked, holder, judgement, sample_ids
 from truing.feedback.assignment import claim
+from truing.feedback.exchange import WRITABLE
 from truing.store.clock import now
 from truing.store.ids import content_id
 from truing.store.project import Project, create_project, open_project
@@ -411,6 +412,10 @@ def test_files_go_out_and_come_in(client: TestClient, tmp_path: Path) -> None:
     assert (strict.status_code, strict.json().keys()) == (400, {"what", "fix"})
     out = client.get("/api/v1/export", params={"format": "trl"})
     assert json.loads(out.content)["chosen"] == [{"role": "assistant", "content": "No, but thank you!"}]
+    guessed = client.post("/api/v1/import", files={"file": ("pairs.jsonl", json.dumps(row).encode())})  # its format can be seen
+    assert (guessed.status_code, guessed.json()["duplicates"]) == (200, 1), guessed.text
+    for format in WRITABLE:
+        assert client.get("/api/v1/export", params={"format": format}).status_code == 200, format
     native = client.get("/api/v1/export")
     assert native.content.count(b'"event": "judgement"') == 1
     for wrong in ("abacus", "../native"):

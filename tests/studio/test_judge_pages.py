@@ -200,10 +200,10 @@ def test_empty_pages_say_what_to_do(annotator: TestClient) -> None:
 
 
 def test_own_numbers_by_hand(project: Project, app: FastAPI, annotator: TestClient) -> None:
-    many_pairs(project, 5)
-    for number, (answer, ms) in enumerate(
-        [({"leaning": 3}, 1000), ({"leaning": 1}, 3000), ({"leaning": -1}, 9000), ({"leaning": 0}, 2000), ({"skip": "no"}, 500)]
-    ):
+    many_pairs(project, 20)
+    given_in_ms: list[tuple[dict[str, Any], int]] = [({"leaning": -1}, 9000), ({"leaning": 0}, 2000), ({"skip": "no"}, 500)]
+    given_in_ms += [({"leaning": 3}, 1000), ({"leaning": 1}, 3000)] * 8
+    for number, (answer, ms) in enumerate(given_in_ms):
         post(annotator, "submit", claim=following(annotator)["claim"], answer=answer, **work(f"key-{number:08}", active_ms=ms))
     with project.database.read() as store:
         who = store.scalars(select(Annotator.id).where(Annotator.name == "Some annotator")).one()

@@ -475,7 +475,7 @@ def test_a_wrong_token_is_refused_with_words(app: FastAPI, project: Project, fie
 # ---- quality and disputes ----
 
 
-def test_quality_is_measured_in_the_background_and_shown(empty: FastAPI, app: FastAPI, project: Project) -> None:
+def test_quality_is_measured_in_the_background_and_shown(app: FastAPI, project: Project) -> None:
     manager = signed_in(app, "manager")
     said = words(manager.get("/manage/quality").text)
     assert "nothing new since" in said
@@ -489,6 +489,17 @@ def test_quality_is_measured_in_the_background_and_shown(empty: FastAPI, app: Fa
     assert measuring_of(app).problem is None
     assert "nothing new since" in words(manager.get("/manage/quality").text)
     assert "data-reload" in manager.get("/manage/quality/state").text
+
+
+def test_a_measurement_that_comes_to_nothing_says_why(app: FastAPI, project: Project) -> None:
+    manager = signed_in(app, "manager")
+    (project.root / "truing.toml").rename(project.root / "elsewhere.toml")
+    assert manager.post("/manage/quality/measure").status_code == 303
+    measuring_of(app).wait(60)
+    (project.root / "elsewhere.toml").rename(project.root / "truing.toml")
+    said = words(manager.get("/manage/quality").text)
+    assert "The last measurement came to nothing" in said
+    assert "is not a Truing project" in said
 
 
 def test_a_manager_settles_a_dispute_by_a_judgement_of_their_own(app: FastAPI, project: Project) -> None:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from truing.feedback.descent import descend
-from truing.feedback.evidence import ORACLE, PAIR, Evidence
+from truing.feedback.evidence import ORACLE, PAIR, RANKING, Evidence
 from truing.feedback.likelihoods import ChoiceTerms, Floats, Ints, LevelTerms, cumulative_logit, davidson, davidson_log_p
 from truing.feedback.rewards_posterior import NO_ONE, Belief, Rewards, gauss_hermite
 
@@ -104,6 +104,7 @@ class Model:
         self.pair_form = evidence.forms.index(PAIR) if PAIR in evidence.forms else None
         self.mean, self.sd = self._prior()
         self.n = len(evidence.choices.annotator)
+        self.ranking = np.array([form == RANKING for form in evidence.forms], dtype=bool)
         self.look, self.look_annotator = self._looks()
         weight = np.concatenate([evidence.choices.weight, evidence.levels.weight])
         self.look_weight = np.bincount(self.look, weight) / np.maximum(np.bincount(self.look), 1)
@@ -192,12 +193,12 @@ class Model:
 
     def grid(self, parameters: Floats, x: Floats, average: Floats) -> Floats:
         """(J, G) the posterior of each annotator's multiple of the crowd's skill, on 0 and RATIOS."""
-        spread = np.exp(-((np.log(RATIOS) / self.priors.skill_sd) ** 2) / 2)
-        prior = np.concatenate([[self.priors.guessers], (1 - self.priors.guessers) * spread / spread.sum()])
+        spread = -((np.log(RATIOS) / self.priors.skill_sd) ** 2) / 2
+        looking = np.log1p(-self.priors.guessers) + spread - np.log(np.exp(spread).sum())
+        prior = np.concatenate([[np.log(self.priors.guessers)], looking])
         count = len(self.evidence.annotators)
         found = [
-            np.log(p) + self._log_likelihoods(parameters, np.full(count, self.crowd(parameters) * ratio), x, average)
-            for p, ratio in zip(prior, GRID, strict=True)
+            p + self._log_likelihoods(parameters, np.full(count, self.crowd(parameters) * ratio), x, average) for p, ratio in zip(prior, GRID, strict=True)
         ]
         log_q = np.stack(found, 1)
         q = np.exp(log_q - log_q.max(1, keepdims=True))
@@ -210,6 +211,12 @@ class Model:
         other = self.level_terms(parameters, skill[rated.annotator][:, None], x[self.n :])
         of_look = self.look_weight * _log_mean(self._of_looks(np.concatenate([one.log_p, other.log_p])), average)
         return np.asarray(np.bincount(self.look_annotator, of_look, len(skill)), dtype=np.float64)
+
+    def consistent(self, rewards: Rewards) -> Belief:
+        """What may have been seen by all answers but those of the same look; of rankings, which can't contradict themselves, by other people's answers alone."""
+        others, rest = rewards.of_others(), rewards.without(self.look)
+        ranked = np.concatenate([self.ranking[self.evidence.choices.form], np.zeros(len(self.look) - self.n, dtype=bool)])
+        return Belief(*(np.where(ranked, one[: len(self.look)], other) for one, other in zip(others, rest, strict=True)))
 
     def _of_looks(self, rows: Floats) -> Floats:
         """(L, K) sums of the rows of one annotator's look at the same responses."""
@@ -349,7 +356,7 @@ def fit(evidence: Evidence, priors: Priors = DEFAULT, *, prior_mean: Floats | No
         for _ in range(STEPS):
             rewards.step(partial(model.slopes, parameters, skill))
         x = rewards.of_others().at(points)[: len(model.look)]
-        parameters = _climb(model, parameters, ratio, x, average)
+        parameters = _climb(model, parameters, ratio, model.consistent(rewards).at(points), average)
         posterior = model.grid(parameters, x, average)
         ratio = posterior @ GRID
     return Fit(model, parameters, rewards, posterior)

@@ -118,6 +118,14 @@ class Rewards:
         variance[self._mine] = own.variance(covariance)
         return Belief(mean, variance)
 
+    def without(self, look: Ints) -> Belief:
+        """Of what the first answers see, by all answers but those of the same look (len(look),), which must all see the same."""
+        n = len(look)
+        mean, variance = (found[:n] for found in self.belief())
+        sharpness, pull = (np.bincount(look, found[:n])[look] for found in (self._sharpness, self._pull))
+        left = 1 / (1 / variance - sharpness)
+        return Belief(left * (mean / variance - pull), left)
+
     def step(self, slopes: Slopes, nodes: int = NODES) -> float:
         """One step of Newton's towards the Gaussian nearest to the posterior (Opper & Archambeau 2009, doi:10.1162/neco.2008.08-07-592).
 

@@ -223,7 +223,7 @@ class SignInFailure(Base):
 
     __tablename__ = "sign_in_failure"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)  # uuid7
-    account: Mapped[str] = mapped_column(Text, index=True)  # as it was typed
+    account: Mapped[str] = mapped_column(Text, index=True)  # a known name; anything else hashed, for people type their password there
     address: Mapped[str] = mapped_column(Text, index=True)
     at: Mapped[datetime]
 

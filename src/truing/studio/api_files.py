@@ -4,7 +4,7 @@ import importlib.metadata
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -12,7 +12,8 @@ from fastapi import Depends, File, Form, Query, UploadFile
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator
 
-from truing.feedback.exchange import FORMATS, export_judgements, import_judgements
+from truing.feedback.exchange import AUTO, FORMATS, WRITABLE, export_judgements, import_judgements
+from truing.feedback.native import NATIVE
 from truing.store.log_pages import runs_under_way
 from truing.store.overview.loop import counts
 from truing.store.project import rounds_of
@@ -29,19 +30,27 @@ router = door()
 # ---- files ----
 
 
-def _known_format(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"is one of {', '.join(FORMATS)}")
-    return name
+READABLE = (AUTO, *FORMATS)
 
 
-FormatName = Annotated[str, AfterValidator(_known_format)]
-ENUM: dict[str, Any] = {"enum": list(FORMATS)}
+def _one_of(formats: tuple[str, ...]) -> Callable[[str], str]:
+    def check(name: str) -> str:
+        if name not in formats:
+            raise ValueError(f"is one of {', '.join(formats)}")
+        return name
+
+    return check
+
+
 BYTES: dict[str, Any] = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}, "description": "the file"}
 
 
+Written = Annotated[str, Query(json_schema_extra={"enum": [*WRITABLE]}), AfterValidator(_one_of(WRITABLE))]
+Sent = Annotated[str, Form(json_schema_extra={"enum": [*READABLE]}), AfterValidator(_one_of(READABLE))]
+
+
 @router.get("/export", dependencies=[Depends(require_scope("read"))], response_class=StreamingResponse, responses=refusals() | {200: BYTES})
-def get_export(project: Here, format: Annotated[FormatName, Query(json_schema_extra=ENUM)] = "native") -> StreamingResponse:
+def get_export(project: Here, format: Written = NATIVE) -> StreamingResponse:
     """All judgements as a file (scope read): the same log gives the same bytes."""
     folder = Path(tempfile.mkdtemp(prefix="truing-export-"))
     try:
@@ -64,14 +73,14 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 def post_import(
     project: Here,
     file: Annotated[UploadFile, File(description="a file of judgements; its name tells whether it is packed")],
-    format: Annotated[FormatName, Form(json_schema_extra=ENUM)] = "native",
+    format: Sent = AUTO,
     strict: Annotated[bool, Form(description="refuse the whole file if one row can't be used")] = False,
 ) -> wire.ImportView:
     """Take in a file of judgements (scope judgements:write), in one transaction; sending it twice is no harm."""
     name = Path(file.filename or "upload").name[-wire.LONGEST_NAME :]
     require_clean(name)
     with tempfile.TemporaryDirectory(prefix="truing-import-") as folder:
-        place = Path(folder) / f"file-{UNSAFE.sub('_', name)}"
+        place = Path(folder) / (UNSAFE.sub("_", name).lstrip(".") or "upload")
         with place.open("wb") as copy:
             shutil.copyfileobj(file.file, copy, PIECE)
         report = import_judgements(project, place, format, name=name, strict=strict)

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session as Store
 from starlette.exceptions import HTTPException
@@ -99,6 +99,7 @@ def _answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(UserError, _user_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(DataError, _not_storable)
     app.add_exception_handler(OperationalError, _store_busy)
     app.add_exception_handler(PoolTimeout, _store_busy)
 
@@ -133,6 +134,11 @@ def _not_understood(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:]) or "the request"
     return refuse(request, 422 if wants_json(request) else 400, f"{place}: {first['msg'].lower()}", "mend it and send it again")
+
+
+def _not_storable(request: Request, error: Exception) -> Response:
+    """A text with NUL in it, or a number beyond 64 bits: PostgreSQL refuses them even where they are only looked for."""
+    return refuse(request, 400, "this holds a character or a number that no database keeps", "mend it and send it again")
 
 
 def _store_busy(request: Request, error: Exception) -> Response:

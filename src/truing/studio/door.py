@@ -1,23 +1,21 @@
 """What every route of the API has in common: where it is, which statuses its refusals carry, and how its description says so."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from truing.errors import Conflict, Unknown
 from truing.store.project import Project
 from truing.studio import wire
-from truing.studio.refusals import Refusal
 
 METHODS: dict[str, set[str]] = {}  # path → the methods of all its routes
 
 
 class Door(APIRoute):
-    """A route whose errors carry the status that HTTP has for them."""
+    """A route that knows which methods its path takes."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
@@ -28,18 +26,6 @@ class Door(APIRoute):
         if scope["method"] not in (self.methods or ()):
             raise HTTPException(405, headers={"Allow": ", ".join(sorted(METHODS[self.path]))})
         await super().handle(scope, receive, send)
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with what names nothing a 404 and what can't be done now a 409."""
-        inner = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await inner(request)
-            except (Unknown, Conflict) as error:
-                raise Refusal(404 if isinstance(error, Unknown) else 409, error.what, fix=error.fix) from error
-
-        return handler
 
 
 NO = {
@@ -65,5 +51,5 @@ PREFIX = "/api/v1"
 
 
 def door() -> APIRouter:
-    """A router whose errors carry the right status."""
+    """A router for some of its routes."""
     return APIRouter(prefix=PREFIX, route_class=Door, tags=["v1"])

@@ -1,5 +1,6 @@
 """Lists of prompts, samples, questions and judgements: filtered, a page at a time, each page found by a key and never by counting rows."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -146,21 +147,15 @@ class Batch(NamedTuple):
     name: str
     policy: str  # or who wrote them
     samples: int
-    prompts: int
     created_at: datetime
 
 
 def sample_batches(session: Session) -> list[Batch]:
     """The batches of samples, newest first; those made for check questions not among them."""
-    rows = session.execute(
-        select(Sample.batch, func.min(Sample.policy_id), func.count(), func.count(Sample.prompt_id.distinct()))
-        .where(~Sample.batch.startswith("check:"))
-        .group_by(Sample.batch)
-    ).all()
     found = []
-    for batch, policy, n, prompts in rows:
-        one = session.execute(select(Sample.author, Sample.created_at).where(Sample.batch == batch).limit(1)).one()
-        found.append(Batch(batch, policy or one.author or "people", n, prompts, one.created_at))
+    for batch, n in session.execute(select(Sample.batch, func.count()).where(~Sample.batch.startswith("check:")).group_by(Sample.batch)).all():
+        one = session.execute(select(Sample.policy_id, Sample.author, Sample.created_at).where(Sample.batch == batch).limit(1)).one()
+        found.append(Batch(batch, one.policy_id or one.author or "people", n, one.created_at))
     return sorted(found, key=lambda row: row.created_at, reverse=True)
 
 
@@ -239,7 +234,7 @@ def _wanted(wanted: Wanted) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         found.append(Judgement.submitted_at < wanted.until)
     if wanted.flag:
-        found.append(cast(Judgement.answer["flags"].as_string(), String).like(f'%"{wanted.flag}"%'))
+        found.append(_says(cast(Judgement.answer["flags"].as_string(), String), json.dumps(wanted.flag)))  # as the store writes it
     said = {
         "tie": Judgement.answer["strength"].as_string() == "0",
         "both_bad": Judgement.answer["both_bad"].as_string().is_not(None),
@@ -274,6 +269,11 @@ def _rows(session: Session, ids: Sequence[str]) -> list[JudgementRow]:
 def sets_by_name(session: Session) -> list[tuple[str, str]]:
     """(id, name) of every set, in the order in which they are asked."""
     return [(row.id, row.name) for row in session.execute(select(QuestionSet.id, QuestionSet.name).order_by(QuestionSet.position, QuestionSet.id))]
+
+
+def flags(session: Session) -> list[str]:
+    """Every flag that a set offers, by name."""
+    return sorted({str(flag) for rules in session.scalars(select(QuestionSet.rules)) for flag in rules.get("flags", [])})
 
 
 # ---- questions ----

@@ -8,7 +8,23 @@ from sqlalchemy import ColumnElement, case, func, select, union
 from sqlalchemy.orm import Session
 
 from truing.store.ids import uuid7
-from truing.store.tables import Artifact, Assignment, Dataset, Judgement, Policy, Prompt, Question, QuestionSet, Round, Run, RunState, Sample, SetState, Split
+from truing.store.tables import (
+    Artifact,
+    Assignment,
+    Base,
+    Dataset,
+    Judgement,
+    Policy,
+    Prompt,
+    Question,
+    QuestionSet,
+    Round,
+    Run,
+    RunState,
+    Sample,
+    SetState,
+    Split,
+)
 
 PRESENT = timedelta(minutes=10)  # who took a question or gave an answer within this is at work
 
@@ -44,16 +60,16 @@ def counts(session: Session) -> Counts:
     return Counts(
         prompts=sum(splits.values()), held_out=splits.get(Split.HELD_OUT, 0), samples=sum(policies.values()), by_people=policies.pop(None, 0),
         policies=len(policies), questions=questions, answered=int(answered), wanted=int(wanted),
-        judgements=judgements(session), sets=sum(states.values()), open_sets=states.get(SetState.OPEN, 0),
-        datasets=session.scalar(select(func.count()).select_from(Dataset)) or 0, reward_models=made.get("reward", 0),
+        judgements=total(session, Judgement), sets=sum(states.values()), open_sets=states.get(SetState.OPEN, 0),
+        datasets=total(session, Dataset), reward_models=made.get("reward", 0),
         tuned=session.scalar(select(func.count()).where(Policy.artifact_id.is_not(None))) or 0, evaluations=made.get("evaluation", 0),
-        rounds=session.scalar(select(func.count()).select_from(Round)) or 0,
+        rounds=total(session, Round),
     )  # fmt: skip
 
 
-def judgements(session: Session) -> int:
-    """How many rows the log has."""
-    return session.scalar(select(func.count()).select_from(Judgement)) or 0
+def total(session: Session, table: type[Base]) -> int:
+    """How many rows a table has."""
+    return session.scalar(select(func.count()).select_from(table)) or 0
 
 
 def plain_question() -> ColumnElement[bool]:
@@ -75,8 +91,8 @@ def people_now(session: Session, at: datetime) -> int:
     Ids of both are ordered by time, so that only the newest rows are read.
     """
     since = at - PRESENT
-    asked = select(Assignment.annotator_id).where(Assignment.id > first_id(since), Assignment.claimed_at > since)
-    gave = select(Judgement.annotator_id).where(Judgement.id > first_id(since), Judgement.submitted_at > since)
+    asked = select(Assignment.annotator_id).where(Assignment.id > first_id(since), Assignment.claimed_at > since, Assignment.claimed_at <= at)
+    gave = select(Judgement.annotator_id).where(Judgement.id > first_id(since), Judgement.submitted_at > since, Judgement.submitted_at <= at)
     return session.scalar(select(func.count()).select_from(union(asked, gave).subquery())) or 0
 
 

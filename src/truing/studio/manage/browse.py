@@ -11,7 +11,7 @@ from truing.feedback.answers import FLAGS
 from truing.feedback.sets import Rules, rules_of
 from truing.store.overview import browse, loop
 from truing.store.overview.people import names
-from truing.store.tables import Kind, Split
+from truing.store.tables import Judgement, Kind, Prompt, Sample, Split
 from truing.studio.manage.answers import CHOICES, shown_order, told, told_gold
 from truing.studio.manage.desk import Manager, project_of, said
 from truing.studio.refusals import Refusal
@@ -41,7 +41,7 @@ def prompts_page(request: Request, person: Manager, words: Asked = "", split: As
     """Prompts in the order of their import."""
     with project_of(request).database.read() as session:
         found = browse.prompts_page(session, words=searchable(words), split=split, source=source, after=after)
-        view: dict[str, Any] = {"total": loop.counts(session).prompts, "sources": browse.sources(session)}
+        view: dict[str, Any] = {"total": loop.total(session, Prompt), "sources": browse.sources(session)}
     return page(
         request, "manage/prompts.html", person=person, found=found, words=words, split=split, source=source, after=after, splits=list(Split),
         next_page=next_page(request, "after", found.next), **view,
@@ -53,7 +53,7 @@ def samples_page(request: Request, person: Manager, words: Asked = "", policy: A
     """Samples, those of one prompt beside each other, with who wrote them."""
     with project_of(request).database.read() as session:
         found = browse.samples_page(session, words=searchable(words), policy=policy, split=split, batch=batch, after=after)
-        view: dict[str, Any] = {"total": loop.counts(session).samples, "policies": [*browse.policies(session), browse.PEOPLE]}
+        view: dict[str, Any] = {"total": loop.total(session, Sample), "policies": [*browse.policies(session), browse.PEOPLE]}
     return page(
         request, "manage/samples.html", person=person, found=found, words=words, split=split, policy=policy, batch=batch, after=after, splits=list(Split),
         next_page=next_page(request, "after", found.next), **view,
@@ -78,13 +78,14 @@ def judgements_page(
     wanted = browse.Wanted(searchable(words), annotator, set, kind, answer, flag, _day(since), _day(until, after=True))
     with project_of(request).database.read() as session:
         found = browse.judgements_page(session, wanted, before=before)
-        view: dict[str, Any] = {"total": loop.judgements(session), "people": names(session), "sets": browse.sets_by_name(session)}
+        view: dict[str, Any] = {"total": loop.total(session, Judgement), "people": names(session), "sets": browse.sets_by_name(session)}
+        flags = sorted({*FLAGS, *browse.flags(session)})
     filters = {
         "words": words, "annotator": annotator, "set": set, "kind": kind, "answer": answer, "flag": flag,
         "since": since if wanted.since else "", "until": until if wanted.until else "",
     }  # fmt: skip
     return page(
-        request, "manage/judgements.html", person=person, found=found, filters=filters, kinds=list(Kind), answers=ANSWERS, flags=FLAGS, told=told,
+        request, "manage/judgements.html", person=person, found=found, filters=filters, kinds=list(Kind), answers=ANSWERS, flags=flags, told=told,
         before=before, shown_order=shown_order, next_page=next_page(request, "before", found.next), **view,
     )  # fmt: skip
 

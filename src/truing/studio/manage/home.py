@@ -19,7 +19,8 @@ from truing.studio.render import fragment, page
 
 router = APIRouter()
 
-SILENT_AFTER = 60.0  # seconds without a sign of life after which a run is taken for dead
+SILENT_AFTER = {"quality": 900.0}  # seconds without a sign of life after which a run is taken for dead: one that doesn't tell how far it is gets longer
+SILENT = 60.0  # any other
 CARD_OF = {
     "samples": "samples", "ask": "questions", "annotate": "judgements", "quality": "judgements", "disputes": "judgements", "preferences": "preferences",
     "reward": "reward", "tune": "policy", "evaluate": "verdict",
@@ -210,7 +211,7 @@ def _under_way(runs: Mapping[str, Run], at: datetime) -> dict[str, Doing]:
 def doing(run: Run, at: datetime) -> Doing:
     """A run as its card shows it: the numbers that its stage wrote into `progress`."""
     facts, silent = run.progress, (at - run.heartbeat_at).total_seconds()
-    state = "silent" if run.state == RunState.RUNNING and silent > SILENT_AFTER else run.state
+    state = "silent" if run.state == RunState.RUNNING and silent > SILENT_AFTER.get(run.stage, SILENT) else run.state
     curves = []
     for key, name in CURVES.items():
         values = facts.get("curves", {}).get(key) or []

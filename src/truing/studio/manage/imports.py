@@ -21,6 +21,7 @@ from truing.feedback.exchange import AUTO, FORMATS, import_judgements, preview_i
 from truing.prompts import PromptSettings, import_prompts, preview_prompts
 from truing.store.overview import loop
 from truing.store.project import Project
+from truing.store.tables import Prompt
 from truing.studio.auth import Person
 from truing.studio.manage.answers import shown_order, told
 from truing.studio.manage.desk import Manager, Sent, back, project_of, said, text
@@ -52,7 +53,7 @@ def import_page(request: Request, person: Manager, kind: str = "") -> Response:
     """Choose a file."""
     if kind not in KINDS:
         with project_of(request).database.read() as session:
-            kind = "prompts" if not loop.counts(session).prompts else "judgements"
+            kind = "prompts" if not loop.total(session, Prompt) else "judgements"
     return _choose(request, person, kind)
 
 

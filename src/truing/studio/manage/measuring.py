@@ -1,6 +1,8 @@
-"""Quality control at the size of a crowd takes longer than a page may: it runs in a thread of the server, and pages show its newest result."""
+"""Quality control at the size of a crowd takes longer than a page may: it runs beside the server, and pages show its newest result."""
 
+import atexit
 import logging
+import subprocess
 import threading
 from datetime import datetime
 from typing import NamedTuple
@@ -8,26 +10,27 @@ from typing import NamedTuple
 from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
-from truing.errors import UserError
-from truing.feedback.disputes import measure_disputes
-from truing.feedback.quality import QualitySettings, measure_quality
 from truing.store.overview import loop
 from truing.store.project import Project
-from truing.store.tables import Run, RunState
+from truing.store.tables import Judgement, Run, RunState
 from truing.studio.manage.home import Doing, doing
+from truing.studio.measure import command
 
 log = logging.getLogger("truing.studio")
 
 STAGES = ("disputes", "quality")
+WORDS_KEPT = 600  # characters of what went wrong
 
 
 class Measuring:
-    """The one measurement that a studio has under way, or had last."""
+    """The one measurement that a studio has under way, or had last. It ends with the studio, and is taken up where it was by the next."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._child: subprocess.Popen[str] | None = None
         self.problem: str | None = None  # why the last one came to nothing
+        atexit.register(self.stop)
 
     @property
     def alive(self) -> bool:
@@ -44,7 +47,8 @@ class Measuring:
             if self.alive:
                 return False
             self.problem = None
-            self._thread = threading.Thread(target=self._measure, args=(project, second_opinion), name="measuring", daemon=True)
+            self._child = subprocess.Popen(command(project, second_opinion=second_opinion), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            self._thread = threading.Thread(target=self._watch, args=(self._child,), name="measuring", daemon=True)
             self._thread.start()
             return True
 
@@ -53,15 +57,16 @@ class Measuring:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _measure(self, project: Project, second_opinion: bool) -> None:
-        try:
-            measure_disputes(project)
-            measure_quality(project, project.settings(QualitySettings), round_ids=None, second_opinion=second_opinion)
-        except UserError as problem:
-            self.problem = str(problem)
-        except Exception as error:  # the end of a thread: the run keeps the error, the log the traceback, the page says so
-            self.problem = f"{type(error).__name__}: {error}"
-            log.exception("measuring quality")
+    def stop(self) -> None:
+        """End it, if one is under way."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+
+    def _watch(self, child: "subprocess.Popen[str]") -> None:
+        _, words = child.communicate()
+        if child.returncode:
+            self.problem = words.strip()[-WORDS_KEPT:] or f"it ended with exit code {child.returncode}"
+            log.error("measuring quality: %s", words)
 
 
 _making = threading.Lock()
@@ -89,7 +94,7 @@ def age(session: Session) -> Age | None:
     run = loop.newest_result(session, "disputes")
     if run is None or run.finished_at is None:
         return None
-    return Age(run.finished_at, max(0, loop.judgements(session) - run.result["log"]))
+    return Age(run.finished_at, max(0, loop.total(session, Judgement) - run.result["log"]))
 
 
 def under_way(session: Session, at: datetime) -> Doing | None:

@@ -11,7 +11,7 @@ from truing.evaluation.charts import histogram, interval_bar
 from truing.feedback.disputes import EDGES
 from truing.store.clock import now
 from truing.store.overview import loop
-from truing.store.tables import Prompt
+from truing.store.tables import Judgement, Prompt
 from truing.studio.manage.desk import Manager, Sent, back, project_of, said, text
 from truing.studio.manage.measuring import age, measuring_of, under_way
 from truing.studio.manage.people import lines, number
@@ -33,7 +33,7 @@ def quality_page(request: Request, person: Manager) -> Response:
         wanted = [row["prompt"] for row in prompts]
         texts = dict(session.execute(select(Prompt.id, Prompt.text).where(Prompt.id.in_(wanted))).all())
         people, _ = lines(session)
-        doing, judgements = under_way(session, now()), loop.judgements(session)
+        doing, judgements = under_way(session, now()), loop.total(session, Judgement)
     known = sorted((line for line in people if line.measured.get("trust") is not None), key=lambda line: float(line.measured["trust"]))
     second = {one["id"]: one for one in ((measured.result.get("second_opinion") or {}).get("annotators", []) if measured else [])}
     others = [(line, second[line.person.id]) for line in known[: 2 * LEAST_SHOWN] if line.person.id in second]

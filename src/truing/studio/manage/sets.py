@@ -11,7 +11,7 @@ from truing.errors import UserError
 from truing.feedback.sets import SetSummary, add_gold, new_guideline, newest_guideline, rules_of, set_state, sets_of
 from truing.store.clock import now
 from truing.store.overview import browse, loop
-from truing.store.tables import Kind, Question, QuestionSet, SetState
+from truing.store.tables import Kind, Question, QuestionSet, Sample, SetState
 from truing.studio.manage.answers import answer_of, told_gold
 from truing.studio.manage.desk import Manager, Sent, back, project_of, said, text
 from truing.studio.refusals import Refusal
@@ -53,7 +53,7 @@ def list_page(request: Request, person: Manager) -> Response:
     """All sets, those that are asked first."""
     with project_of(request).database.read() as session:
         found = lines(session, now())
-        has_samples = loop.counts(session).samples > 0
+        has_samples = loop.total(session, Sample) > 0
     current = [line for line in found if line.set.state != SetState.ARCHIVED]
     archived = [line for line in found if line.set.state == SetState.ARCHIVED]
     return page(request, "manage/sets.html", person=person, current=current, archived=archived, has_samples=has_samples, kinds=KINDS)
