@@ -182,8 +182,8 @@ def preferences(project: Where = HERE, set_: Set = None, force: Force = False, j
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A file of judgements.")],
-    format: Annotated[str, typer.Option("--format", help="hh-rlhf, trl or native.")],
+    file: Annotated[Path, typer.Argument(help="A file of judgements, or a folder of them; may be packed as .gz or .zip.")],
+    format: Annotated[str, typer.Option("--format", help="One of docs/formats.md, such as hh-rlhf, trl, table or native; guessed by default.")] = "auto",
     project: Where = HERE, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Bring in judgements that were made elsewhere."""
@@ -200,7 +200,7 @@ def import_(
 
 @app.command()
 def export(
-    format: Annotated[str, typer.Argument(help="hh-rlhf, trl or native.")],
+    format: Annotated[str, typer.Argument(help="One of docs/formats.md, such as native, trl or table.")],
     file: Annotated[Path, typer.Argument(help="Where to.")],
     project: Where = HERE, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip

@@ -329,6 +329,17 @@ def test_a_repeat_comes_a_while_after_as_a_question_of_its_own(project: Project)
         assert [samples[repeat, i] for i in (0, 1)] == [samples[original, i] for i in (0, 1)]
 
 
+def test_a_repeat_that_was_left_waits_for_its_annotator(project: Project) -> None:
+    plain, = add_set(project, [2])  # fmt: skip
+    add_people(project, "Ann", "Bob")
+    give(project, take(project, "ann"))
+    with project.database.write() as session:
+        repeat = add_question_to(session, "A set", 9, 1, "pair", 2, repeat_of=plain, only_for="ann")
+    give(project, take(project, "bob"))
+    assert claim(project, "bob", at=LATER) is None
+    assert take(project, "ann", LATER).question_id == repeat
+
+
 def test_what_was_skipped_is_not_repeated(project: Project) -> None:
     add_set(project, [2] * 60, gold="scheduled", repeat_rate=0.5)
     add_people(project, "Ann")

@@ -527,7 +527,7 @@ def test_disputes_stand_in_the_order_of_their_size(app: FastAPI) -> None:
     html = signed_in(app, "manager").get("/manage/adjudicate?all=1").text
     sizes = []
     for row in html.split("<tr")[2:]:
-        found = re.search(r'data-label="People"[^>]*>(\d+)<.*?data-label="Entropy"[^>]*>([\d.]+)', row, re.DOTALL)
+        found = re.search(r'data-label="People"[^>]*>(\d+)<.*?data-label="Entropy, bits"[^>]*>([\d.]+)', row, re.DOTALL)
         assert found is not None
         sizes.append(int(found[1]) * float(found[2]))
     assert len(sizes) > 5

@@ -64,7 +64,7 @@ def set_role(project: Project, annotator_id: str, role: str) -> None:
 
 
 def set_active(project: Project, annotator_id: str, active: bool) -> None:
-    """Let someone rest, or come back. Who rests is lent nothing and may still finish what they hold.
+    """Let someone rest, or come back. Who rests is lent nothing; by the studio a pause ends their session at once.
 
     Raises:
         UserError: there is no such person, or no owner would be left.

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from truing.evaluation.page import typeset
 from truing.evaluation.report import write_report
 from truing.store.tables import Artifact, Round, Run
 from truing.studio.manage.desk import Manager, back, project_of
@@ -54,7 +55,18 @@ def round_page(request: Request, person: Manager, number: Number) -> Response:
         facts = {stage: _facts(session, row, stage) for stage in ("dataset", "reward", "policy", "evaluation")}
         parent = session.get(Round, row.parent_id) if row.parent_id else None
     report = _file(request, number)
-    return page(request, "manage/round.html", person=person, row=row, runs=runs, facts=facts, parent=parent, has_report=report.is_file())
+    sentence = next(iter(facts["evaluation"].get("sentences", [])), None)
+    return page(
+        request,
+        "manage/round.html",
+        person=person,
+        row=row,
+        runs=runs,
+        facts=facts,
+        parent=parent,
+        has_report=report.is_file(),
+        sentence=typeset(sentence) if sentence else None,
+    )
 
 
 @router.post("/manage/rounds/{number}/report")
