@@ -2,9 +2,9 @@
 
     python benchmarks/studio/exchange.py [--rows 1000000] [--judgements 200000]
 
-Imported are votes of a crowd as JSON Lines (`table`: a prompt, two responses with their models, a choice, a worker; 1,000 workers, five votes a pair, four
-pairs a prompt), and a fifth as many rows of `trl` in which every row is a new prompt. Exported is the log of such votes, as `native` and as `trl`. Each step runs
-in a process of its own, whose memory is all it ever held; an export's is told beside what the process held before it began.
+Imported are votes of a crowd as JSON Lines (`table`: a prompt, two responses with their models, a choice, a worker; 1,000 workers, five votes a
+pair, four pairs a prompt), and a fifth as many rows of `trl` in which every row is a new prompt. Exported is the log of such votes, as `native`,
+`trl` and `table`. Each step runs in a process of its own, whose memory is all it ever held; an export's is told beside what the process held before.
 """
 
 import argparse
@@ -68,17 +68,15 @@ def write(file: Path, rows: Iterator[dict[str, Any]]) -> None:
 
 def step(command: str, project: str, format: str, file: str) -> dict[str, Any]:
     """One import or export, in this process."""
-    from truing.feedback.exchange import export_judgements, import_judgements
+    from truing.feedback.exchange import ExportReport, export_judgements, import_judgements
     from truing.store.project import create_project, open_project
 
     root = Path(project)
     opened = open_project(root if (root / "truing.toml").exists() else create_project(root, settings=""))
     before, began, used = _peak_mb(), time.perf_counter(), time.process_time()
-    if command == "import":
-        count = import_judgements(opened, Path(file), format).added
-    else:
-        count = export_judgements(opened, format, Path(file)).written
+    report = import_judgements(opened, Path(file), format) if command == "import" else export_judgements(opened, format, Path(file))
     seconds, cpu, peak = time.perf_counter() - began, time.process_time() - used, _peak_mb()
+    count = report.written if isinstance(report, ExportReport) else report.added
     return {"judgements": count, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1), "peak_mb": round(peak), "more_mb": round(peak - before)}
 
 

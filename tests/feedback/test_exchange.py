@@ -20,9 +20,10 @@ from truing.feedback.exchange import export_judgements, import_judgements
 from truing.feedback.formats.pairs import Pair, read_hh, read_trl, write_hh, write_trl
 from truing.store.conversations import turns_of
 from truing.store.database import Database
+from truing.store.judgements import count_answers
 from truing.store.project import Project, create_project, open_project
 from truing.store.splits import split_of
-from truing.store.tables import Annotator, Base, Judgement, Policy, Prompt, Question, QuestionSample, Round, Sample
+from truing.store.tables import Annotator, Base, Guideline, Judgement, Policy, Prompt, Question, QuestionSample, QuestionSet, Round, Sample
 
 HARMLESS = Path(__file__).parents[2].parent / "shared" / "data" / "hh_rlhf_harmless_test" / "harmless-base" / "test.jsonl.gz"
 Write = Callable[..., Path]
@@ -73,7 +74,7 @@ def rows_of(file: Path) -> list[Any]:
 
 
 def counts(project: Project) -> dict[str, int]:
-    tables: list[type[Base]] = [Prompt, Sample, Question, QuestionSample, Annotator, Judgement]
+    tables: list[type[Base]] = [Prompt, Sample, QuestionSet, Guideline, Question, QuestionSample, Annotator, Judgement]
     with project.database.read() as session:
         return {table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0 for table in tables}
 
@@ -342,7 +343,7 @@ def many_answers(database: Database) -> None:
         session.add(judgement(changed, "a-new", supersedes="x-old", answer={"strength": 1}, submitted_at=NOON + timedelta(seconds=5)))
         thumbs = add_question(session, "Thumbs")
         session.get_one(Question, thumbs).kind = "thumbs"
-        session.add(judgement(thumbs, "thumbs", answer={"up": True}))
+        session.add(judgement(thumbs, "thumbs", answer={"up": True}, extra=True))
 
 
 def test_what_is_no_preference_is_dropped_and_counted(project: Project, tmp_path: Path) -> None:
@@ -390,6 +391,12 @@ def fill(project: Project) -> None:
             sample.token_ids, sample.logprobs, sample.base_logprob, sample.temperature, sample.seed = [1, 2], b"\x00\xff", -1.2345678901234567, 0.7, 2**62
         for number, question in enumerate(session.scalars(select(Question).order_by(Question.id))):
             question.position, question.round_id = number, first.id if number % 2 else None
+        session.add(QuestionSet(id="warm", name="Warm", kind="pair", round_id=first.id, state="paused", rules={"overlap": 2}, position=0, created_at=NOON))
+        session.flush()
+        session.add_all(Guideline(set_id="warm", version=version, text=f"Be *{version}*", created_at=NOON) for version in (1, 2))
+        asked = session.scalars(select(Question).order_by(Question.id)).all()
+        asked[0].set_id, asked[0].repeat_of, asked[0].only_for = "warm", asked[1].id, "ann"  # the one that it repeats comes later in the order of ids
+        count_answers(session, [question.id for question in asked])
         annotator = session.get_one(Annotator, "ann")
         annotator.role, annotator.password_hash, annotator.facts = "owner", "secret hash", {"vice": {"side": 0.25}}
 
@@ -404,6 +411,12 @@ def test_the_log_round_trips_byte_for_byte(make_project: MakeProject, tmp_path: 
     export_judgements(target, "native", tmp_path / "again.jsonl.gz")
     assert gzip.decompress((tmp_path / "again.jsonl.gz").read_bytes()) == (tmp_path / "log.jsonl").read_bytes()
     assert counts(target) == counts(source)
+    answered = []
+    for project in (source, target):
+        with project.database.read() as session:
+            answered.append(session.execute(select(Question.id, Question.answers, Question.open).order_by(Question.id)).all())
+    assert answered[0] == answered[1]
+    assert {row.answers for row in answered[0]} == {0, 1}  # a skip and an extra are no answers
 
 
 def test_the_log_is_the_same_on_both_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,13 +511,23 @@ def drop(event: str) -> Callable[[list[dict[str, Any]]], None]:
         (change("question", round=7), "round is 7"),
         (change("question", round="1"), "round is of the wrong type"),
         (change("annotator", kind="alien"), "use one of human"),
+        (change("set", state="asleep"), "use one of open, paused, archived"),
+        (change("set", kind="poll"), "use one of pair"),
+        (change("set", round=7), "round is 7"),
+        (change("guideline", set_id="nothing"), "set_id is nothing, which is neither above"),
+        (change("guideline", version=1), "with another text"),
+        (change("question", set_id="nothing"), "set_id is nothing, which is neither above"),
+        (change("question", only_for="nothing"), "only_for is nothing, which is neither above"),
+        (change("question", repeat_of="nothing"), "repeat_of is nothing, which is neither above"),
+        (change("judgement", extra=1), "extra is"),
+        (change("judgement", annotator_id="nothing"), "annotator_id is nothing"),
         (change("judgement", question_id="nothing"), "question_id is nothing"),
         (change("judgement", supersedes="nothing"), "supersedes is nothing"),
         (change("judgement", supersedes="j1"), "supersedes another annotator's judgement, or one on another question"),
         (change("judgement", answer={"strength": 9}), "no answer to a pair question"),
         (change("judgement", order_shown=[0, 0]), "no order of the question's samples"),
         (change("judgement", idempotency_key="j0"), "clashes with"),
-        (drop("annotator"), "annotator_id is ann"),
+        (drop("annotator"), "only_for is ann"),
         (drop("round"), "round is 1"),
         (lambda rows: rows.append({**rows[-1], "active_ms": 5}), "with another active_ms"),
     ],

@@ -26,7 +26,7 @@ VECTORS = (
     "<script>{run}</script>",
     "<img src=x onerror={run}>",
     "<svg/onload={run}>",
-    "<svg><animate attributeName=href values=javascript:{run} /><a><text y=9>x</text></a></svg>",
+    "<svg><a><animate attributeName=href values=javascript:{run} /><text y=9>x</text></a></svg>",
     "<iframe srcdoc='<script>parent.{run}</script>'></iframe>",
     "<details open ontoggle={run}>x</details>",
     "<input autofocus onfocus={run}>",
@@ -174,7 +174,7 @@ INSPECT = """
   for (const one of document.querySelectorAll('body *')) {
     for (const name of ['mouseover', 'focus', 'toggle', 'error', 'load']) one.dispatchEvent(new Event(name));
   }
-  const never = ['iframe', 'object', 'embed', 'base', 'body meta', 'style', 'body link', 'math', 'template:not([id])', 'marquee'];
+  const never = ['iframe', 'object', 'embed', 'base', 'body meta', 'style', 'body link', 'math', 'template:not([id])', 'animate', 'set'];
   const strange = [...document.querySelectorAll(never.join(','))].map(one => one.outerHTML.slice(0, 200));
   for (const script of document.querySelectorAll('script')) {
     if (!script.src.startsWith(location.origin + '/static/')) strange.push(script.outerHTML.slice(0, 200));
