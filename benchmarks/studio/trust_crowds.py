@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.feedback.evidence import Choice, gather
-from truing.feedback.joint import Fit, Priors, fit, likeliest_rewards
+from truing.feedback.joint import Fit, fit, likeliest_rewards
+from truing.feedback.joint_model import Priors
 from truing.feedback.likelihoods import davidson_log_p
 from truing.feedback.quality import QualitySettings, assess
 from truing.feedback.said import Log, Said, Who

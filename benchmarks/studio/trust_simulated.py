@@ -1,11 +1,11 @@
 """Simulated crowds with known vices: how many judgements it takes to find the spoilers, and what trust is worth to a reward model.
 
-    PYTHONPATH=tests python benchmarks/studio/trust_simulated.py [--model]
+    PYTHONPATH=tests python -m benchmarks.studio.trust_simulated [--model]
 
-Samples are made up (tests/asked.py), people are those of `truing annotate --simulated`: a quarter of them (first part) or a third (second) click anywhere,
-always take the left or call nearly everything a tie. The reward model is the package's linear one, on the words and the taste's features of a response, or
-with --model on the default model's frozen features; it is right where it scores higher what the population's taste likes better, on pairs of prompts of its
-own. The last line of stdout is one JSON object.
+Samples are made up (tests/asked.py), people are those of `truing annotate --simulated`. A quarter of them (first part), a third or nobody (second) click
+anywhere, always take the left or call nearly everything a tie. The reward model is the package's linear one, on the words and the taste's features of a
+response, or with --model on the default model's frozen features; it is right where it scores higher what the population's taste likes better, on pairs of
+prompts of its own. The last line of stdout is one JSON object.
 """
 
 import argparse
@@ -14,18 +14,18 @@ import math
 import random
 import zlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from trust_crowds import circumstances, rounded
+from benchmarks.studio.trust_crowds import circumstances, rounded
 
 from asked import SUBJECTS, WISHES, made_up
 from stored import judgement, prompt
-from truing.feedback.joint import Priors, fit
-from truing.feedback.quality import Quality, QualitySettings, assess
+from truing.feedback.joint import fit
+from truing.feedback.joint_model import Priors
+from truing.feedback.quality import QualitySettings, assess
 from truing.feedback.said import Log, Said, Who, evidence_of
 from truing.feedback.simulated import CHECK_LOGPROB, CrowdSettings, Shown, Text, judge, make_crowd
 from truing.feedback.taste import POPULATION, features, utility
@@ -152,7 +152,8 @@ def reward_accuracy(trunk: Trunk | None, *, each: int, overlap: int, spoilers: i
         test = [asked for asked in (pair(seed, 100_000 + number) for number in range(TEST_PAIRS)) if asked.lead]
         known, unknown = features_of(done.pairs, trunk), features_of(test, trunk)
         right = np.sign([asked.lead for asked in test])
-        arms = {"unweighted": plain, "weighted": weighted, "joint_posterior": [row | {"target": p} for row, p in zip(weighted, posteriors(done, weighted), strict=True)]}
+        posterior = [row | {"target": p} for row, p in zip(weighted, posteriors(done, weighted), strict=True)]
+        arms = {"unweighted": plain, "weighted": weighted, "joint_posterior": posterior}
         hits = {name: accuracy(train, known, unknown, right, seed) for name, train in arms.items()}
         row: dict[str, Any] = {name: round(float(found.mean()), 4) for name, found in hits.items()}
         row |= {"gain": rounded(bootstrap_mean(hits["weighted"] - hits["unweighted"], seed=seed)), "seed": seed, "pairs": len(weighted)}
@@ -180,7 +181,8 @@ def posteriors(done: Work, rows: Sequence[Mapping[str, Any]]) -> list[float]:
     belief = found.rewards.pairs(*(np.array([place[f"{row['question_id']}-{side}"] for row in rows]) for side in "ab"))
     steps = np.linspace(-3, 3, 25)
     mass = np.exp(-(steps**2) / 2)
-    return list(1 / (1 + np.exp(-found.crowd_skill * belief.at(steps))) @ mass / mass.sum())
+    chances = 1 / (1 + np.exp(-found.crowd_skill * belief.at(steps)))
+    return [float(p) for p in chances @ mass / mass.sum()]
 
 
 def features_of(pairs: Sequence[Pair], trunk: Trunk | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,8 +191,9 @@ def features_of(pairs: Sequence[Pair], trunk: Trunk | None) -> tuple[torch.Tenso
         sides = [torch.tensor([[*found.shown.texts[side].features.values(), *words(found.texts[side])] for found in pairs]) for side in (0, 1)]
         return sides[0].float(), sides[1].float()
     settings = RewardSettings()
-    spec = FeatureSpec(readings_at(settings.readings, trunk.depth), settings.max_tokens)
-    items = [shorten(trunk.prompt_ids([{"role": "user", "content": found.prompt}]), trunk.response_ids(text), spec.max_tokens) for found in pairs for text in found.texts]
+    spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
+    asked = [trunk.prompt_ids([{"role": "user", "content": found.prompt}]) for found in pairs]
+    items = [shorten(ids, trunk.response_ids(text), spec.max_tokens) for ids, found in zip(asked, pairs, strict=True) for text in found.texts]
     table = frozen_features(trunk, items, spec)
     return table[0::2], table[1::2]
 
@@ -222,7 +225,7 @@ def main() -> None:
     arguments = parser.parse_args()
     trunk = open_trunk(ModelSettings()) if arguments.model else None
     found = circumstances() | {"found_below_trust": FOUND_BELOW, "spoilers": spoilers_found(), "reward_features": "model" if trunk else "words and taste"}
-    for careless, spoilers in (("a_third_careless", 4), ("a_quarter_careless", 3), ("nobody_careless", 0)):
+    for careless, spoilers in (("a_third_careless", 4), ("nobody_careless", 0)):
         print(careless)
         found[careless] = reward_accuracy(trunk, each=60, overlap=2, spoilers=spoilers)
     name = f"studio-trust-simulated{'-model' if trunk else ''}-{found['date']}.json"

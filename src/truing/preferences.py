@@ -17,9 +17,10 @@ softens the target, and so does having only distrusted people. Their weight is t
     thumbs    each two responses of a prompt whose trust-weighted shares of thumbs up u (with the pseudo-vote) differ: u_A - u_B steps, so that an up against a
               down is one; weight 2 W_A W_B / (W_A + W_B) of the trust behind each, times 2 / m of m responses
 
-The mean of votes, and not the joint model's posterior, is the target: the posterior of one pair borrows from all pairs that share a response, and the reward
-model borrows again. It is the better forecast of one more vote (benchmarks/studio/trust_crowds.py measures both), yet a target that has already been
-smoothed by rewards teaches a reward model those rewards, errors included, instead of what people said.
+The target is the mean of the votes and not the joint model's posterior, though that is the better forecast of one more vote (0.52
+against 0.58 nats on 1,673 of a real crowd's: benchmarks/studio/trust_crowds.py): it knows a pair by all pairs that share a response with it.
+A reward model pools over responses by itself, and one fitted to the posterior was no better (trust_simulated.py); and a target
+should say what people said of these two responses, not what a model made of others.
 """
 
 import json

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from truing.feedback.descent import descend
 from truing.feedback.evidence import ORACLE, PAIR, RANKING, Choice, Evidence, Known, Level, choices_of_ranking, gather
-from truing.feedback.joint import Fit, Model, Priors, fit, likeliest_rewards, skill_of_accuracy, typical_pull
+from truing.feedback.joint import Fit, fit, likeliest_rewards
+from truing.feedback.joint_model import Model, Priors, skill_of_accuracy, typical_pull
 from truing.feedback.likelihoods import cumulative_logit, davidson, davidson_log_p, pairs_of_ranking
 from truing.feedback.rewards_posterior import NO_ONE, Rewards, gauss_hermite
 from truing.feedback.said import Said, evidence_of
@@ -272,6 +274,51 @@ def test_nobody_vouches_for_themselves() -> None:
     nothing = fit(gather([], [], [], ["ann"]), Priors())
     assert alone.skill_of("ann").low == pytest.approx(0.0, abs=1e-9)
     assert alone.skill_of("ann").high > nothing.skill_of("ann").high
+
+
+def test_a_lone_persons_answers_fit_together_or_dont() -> None:
+    """All six pairs of four responses, by one person: in line with an order, or at random. The crowd's skill shows it; theirs is as unsure as ever."""
+    draw = random.Random(0)
+    fits = []
+    for blind in (False, True):
+        said = []
+        for i in range(80):
+            for a, b in itertools.combinations(range(4), 2):
+                said.append(Choice("ann", f"{i}/{a}", f"{i}/{b}", draw.choice((1, -1)) if blind else 1, draw.choice((1, -1))))
+        fits.append(fit(gather(said, [], [], [])))
+    in_line, blind_fit = fits
+    assert in_line.crowd_skill > 3 * blind_fit.crowd_skill
+    assert in_line.skill_of("ann").low < 0.1
+
+
+def test_without_a_look_is_without_its_sites() -> None:
+    """Two answers of one look at (0, 1) and one at (1, 2): without the look, 0 and 1 are as the third alone leaves them."""
+    first, second = np.array([0, 0, 1]), np.array([1, 1, 2])
+    pull, sharpness = np.array([1.0, 0.5, -2.0])[:, None], np.array([0.5, 0.25, 1.0])[:, None]
+    alone = Rewards(first[2:], second[2:], np.array([0]), prior_mean=np.zeros(3), prior_sd=1.0)
+    alone.step(lambda x: (pull[2:] - sharpness[2:] * x, np.broadcast_to(-sharpness[2:], x.shape)), nodes=1)
+    everything = Rewards(first, second, np.array([0, 0, 1]), prior_mean=np.zeros(3), prior_sd=1.0)
+    everything.step(lambda x: (pull - sharpness * x, np.broadcast_to(-sharpness, x.shape)), nodes=1)
+    left = everything.without(np.array([0, 0, 1]))
+    assert left.mean[:2] == pytest.approx([alone.mean[0] - alone.mean[1]] * 2)
+    assert left.variance[2] == pytest.approx(everything.without(np.array([0, 0, 1])).variance[2])
+    assert left.mean[2] != pytest.approx(alone.mean[1] - alone.mean[2])
+
+
+def test_downhill_to_the_bottom() -> None:
+    """A bowl with its bottom at (1, -2, 3), and Rosenbrock's bent valley at (1, 1)."""
+    bottom, widths = np.array([1.0, -2.0, 3.0]), np.array([1.0, 2.0, 0.5])
+
+    def bowl(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        return float(widths @ (x - bottom) ** 2) / 2, widths * (x - bottom)
+
+    def valley(x: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        bend = x[1] - x[0] ** 2
+        return float(100 * bend**2 + (1 - x[0]) ** 2), np.array([-400 * x[0] * bend - 2 * (1 - x[0]), 200 * bend])
+
+    assert descend(bowl, np.zeros(3), 50, np.full(3, 10.0)) == pytest.approx(bottom, abs=1e-6)
+    assert descend(valley, np.array([-1.2, 1.0]), 200, np.full(2, 1.0)) == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert np.abs(descend(bowl, np.zeros(3), 1, np.full(3, 0.25))).max() <= 0.25
 
 
 def test_nobodys_word_is_reversed() -> None:

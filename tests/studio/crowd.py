@@ -108,7 +108,8 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONWARNINGS", "TRUING_DATABASE")}
         began = time.monotonic()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            hearing = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a shell's background job is started deaf to Ctrl-C
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=hearing)
         with httpx2.Client() as client:
             while time.monotonic() - began < READY_WITHIN_S:
                 try:

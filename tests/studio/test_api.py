@@ -442,3 +442,9 @@ def test_the_description_is_served_to_those_who_may_read(app: FastAPI) -> None:
     served = program(app, "read").get("/api/v1/openapi.json").json()
     assert {path: doors for path, doors in served["paths"].items() if path.startswith("/api/")} == json.loads(text())["paths"]
     assert program(app, "prompts:write").get("/api/v1/openapi.json").status_code == 403
+
+
+def test_a_program_without_a_token_is_told_so(app: FastAPI) -> None:
+    answer = TestClient(app, base_url="http://127.0.0.1").post("/api/v1/prompts", json={"prompts": [{"turns": QUESTION}]})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert answer.json()["what"] == "no token came with this request"

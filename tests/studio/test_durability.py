@@ -43,7 +43,7 @@ def test_power_cuts(tmp_path: Path) -> None:
     assert nothing_lost(found)
     assert found["integrity_ok_after_kills"] == 3
     assert found["broken_connections"] > 0
-    assert found["acknowledged"] > 50
+    assert found["acknowledged"] > 0
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

@@ -34,7 +34,14 @@ serve(open_project(Path(sys.argv[1])), host=sys.argv[2], port=int(sys.argv[3]))
 def running(project: Project, host: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A studio in a process of its own, and what it said before it was ready."""
     command = [sys.executable, "-u", "-W", "error", "-c", SCRIPT, str(project.root), host, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"COLUMNS": "200"})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job is started deaf to Ctrl-C
+    )
     assert process.stdout is not None
     said = ""
     try:

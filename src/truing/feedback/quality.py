@@ -17,7 +17,8 @@ from pydantic import Field
 
 from truing.config import Settings
 from truing.feedback.answers import gold_of, is_right
-from truing.feedback.joint import Priors, Skill, fit
+from truing.feedback.joint import Skill, fit
+from truing.feedback.joint_model import Priors
 from truing.feedback.said import Log, Said, Vote, Who, evidence_of, left_of, ratings_of, read_log, votes_of
 from truing.feedback.second_opinion import second_opinion as ask_others
 from truing.stats import Interval, alpha_interval, bootstrap_mean, wilson

@@ -39,6 +39,7 @@ HEADERS = {
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SMALLER = "send it in parts"
+API = "/api/v1/"
 READY = "/healthz"  # answers also when the studio is full
 
 
@@ -179,10 +180,16 @@ class SameOrigin:
         if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
             headers = Headers(scope=scope)
             if bearer(headers) is None and not from_here(headers, self._scheme):
-                what = "this was sent by a page of another site, or by a program without a token"
-                answer = await run_in_threadpool(refuse, Request(scope), 403, what, "open the studio itself and try there; a program sends a token")
-                return await answer(scope, receive, send)
+                return await (await run_in_threadpool(_not_from_here, Request(scope)))(scope, receive, send)
         return await self.app(scope, receive, send)
+
+
+def _not_from_here(request: Request) -> Response:
+    """The refusal: a program that sent nothing to be known by is told that a token is missing."""
+    if request.url.path.startswith(API) and "cookie" not in request.headers:
+        return refuse(request, 401, "no token came with this request", "send one as Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+    what = "this was sent by a page of another site, or by a program without a token"
+    return refuse(request, 403, what, "open the studio itself and try there; a program sends a token")
 
 
 def from_here(headers: Headers, scheme: str) -> bool:
