@@ -249,7 +249,7 @@ class Crowd:
                 answer = await client.post(f"/judge/api/{door}", json=body, headers=headers)
             except httpx2.TransportError:
                 self.tally.broken += 1
-                pause = 0.05 + 0.2 * draw.random()
+                pause = 0.2 + 0.8 * draw.random()
             else:
                 self.tally.note(answer)
                 if answer.is_success:

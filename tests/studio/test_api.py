@@ -20,6 +20,7 @@ from truing.store.ids import content_id
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Annotator, Assignment, Judgement, Prompt, Question, QuestionSet, Round, Sample
 from truing.studio.openapi import text
+from truing.studio.security import Limits
 from visitors import person_in, program, signed_in, stranger, studio_of
 
 OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -448,3 +449,9 @@ def test_a_program_without_a_token_is_told_so(app: FastAPI) -> None:
     answer = TestClient(app, base_url="http://127.0.0.1").post("/api/v1/prompts", json={"prompts": [{"turns": QUESTION}]})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert answer.json()["what"] == "no token came with this request"
+
+
+def test_a_full_studio_says_so_in_the_same_words(project: Project) -> None:
+    answer = holder(studio_of(project, limits=Limits(at_once=0))).get("/api/v1/status")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"what": "too many requests wait already", "fix": "try again in a second"}
