@@ -195,7 +195,7 @@ def foretell(found: Fit, test: Sequence[Choice]) -> Floats:
 
 
 SMOOTHING = {"smoothing": (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)}
-RIDGE = {"ridge_sd": (0.5, 1.0, 1.5, 2.0, 3.0), "tie": (-2.0, -1.5, -1.0, -0.5, 0.0, 0.25, 0.5)}
+RIDGE = {"ridge_sd": (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0), "tie": (-3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.25, 0.5)}
 RIVALS: Mapping[str, Rival] = {
     "joint": Rival(joint, {}),
     "joint, a mean for each model": Rival(joint_with_models, {}),
@@ -295,6 +295,22 @@ def crowd(votes: Sequence[Choice]) -> dict[str, Any]:
     }
 
 
+def fit_seconds(judgements: int, annotators: int, seed: int = 0) -> dict[str, Any]:
+    """How long the joint model takes for made-up judgements of pairs with strengths, three to a pair, three responses to a prompt."""
+    draw = np.random.default_rng(seed)
+    reward, skill = draw.normal(size=judgements // 3), np.exp(0.6 * draw.normal(size=annotators)) * 2
+    said = []
+    for _ in range(judgements // 3):
+        a, b = (int(place) for place in 3 * draw.integers(len(reward) // 3) + draw.choice(3, 2, replace=False))
+        for who in draw.choice(annotators, 3, replace=False):
+            strength = int(np.clip(np.round((skill[who] * (reward[a] - reward[b]) + draw.logistic()) / 1.5), -3, 3))
+            said.append(Choice(f"w{who}", f"s{a}", f"s{b}", int(np.sign(strength)), int(draw.choice((1, -1))), abs(strength)))
+    start, busy = time.perf_counter(), time.process_time()
+    fit(gather(said, [], [], []))
+    spent = {"seconds": round(time.perf_counter() - start, 2), "cpu_seconds": round(time.process_time() - busy, 2)}
+    return {"judgements": len(said), "annotators": annotators} | spent
+
+
 def rounded(interval: Interval) -> dict[str, Any]:
     """Four digits of each number."""
     return {"value": round(interval.value, 4), "low": round(interval.low, 4), "high": round(interval.high, 4), "n": interval.n}
@@ -315,7 +331,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     votes = read_llmfao(arguments.llmfao)
-    found = circumstances() | {"seeds": list(range(DRAWS))}
+    found = circumstances() | {"seeds": list(range(DRAWS)), "fit": fit_seconds(20_000, 200)}
     found["llmfao"] = crowd(votes) | play(votes, pair_of, list(RIVALS)) | {"soft_label_log_loss": soft_labels(votes)}
     print("")
     one_person = ["joint", "majority of the pair", "bradley-terry of answers"]

@@ -19,8 +19,8 @@ softens the target, and so does having only distrusted people. Their weight is t
 
 The target is the mean of the votes and not the joint model's posterior, though that is the better forecast of one more vote (0.52
 against 0.58 nats on 1,673 of a real crowd's: benchmarks/studio/trust_crowds.py): it knows a pair by all pairs that share a response with it.
-A reward model pools over responses by itself, and one fitted to the posterior was no better (trust_simulated.py); and a target
-should say what people said of these two responses, not what a model made of others.
+A reward model pools over responses by itself: fitted to the posterior it was no better on simulated crowds with careless people, and 1.2 points
+worse without (trust_simulated.py). And a target should say what people said of these two responses, not what a model made of others.
 """
 
 import json

@@ -341,8 +341,9 @@ def test_any_text_comes_back_from_tables(
     assert [said(found) for found in read(path, format)] == [said(record)]
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
-def test_no_cell_runs_in_a_spreadsheet(cell: str) -> None:
+@given(st.sampled_from(["", "=", "+", "-", "@", "\t", "\r", "'", "'=", "''-"]), st.text(st.characters(codec="utf-8", exclude_characters="\x00")))
+def test_no_cell_runs_in_a_spreadsheet(begins: str, ends: str) -> None:
+    cell = begins + ends
     assert not safe(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
     assert unsafe(safe(cell)) == cell
     assert own(ours({"x": cell})) == {"x": cell}
@@ -439,6 +440,25 @@ def test_the_order_shown_is_kept_with_the_samples_it_is_about(projects: Any, tmp
             ).all()
             assert [texts[place] for place in judgement.order_shown] == ["No.", "Yes."]
             assert "order_shown" not in question.facts
+
+
+def test_the_store_says_it_of_the_right_responses(projects: Any, tmp_path: Path) -> None:
+    """Which response is A is drawn; what was said stays with the text that it was said of."""
+    project = projects()
+    rows = [{**PAIR, "prompt": f"Pair {n}", "choice": "b", "strength": "3"} for n in range(20)]
+    rows += [{**PAIR, "prompt": f"Ranking {n}", "response_c": "Eh.", "ranks": "2,3,1"} for n in range(20)]
+    import_judgements(project, written(tmp_path / "a.csv", "table", rows), "table")
+    orders = set()
+    with project.database.read() as session:
+        for question, judgement in session.execute(select(Question, Judgement).join(Judgement)):
+            query = select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question.id).order_by(QuestionSample.position)
+            texts = tuple(session.scalars(query))
+            orders.add(texts)
+            if question.kind == Kind.PAIR:
+                assert judgement.answer == {"strength": 3 if texts[0] == "No." else -3}
+            else:
+                assert dict(zip(texts, judgement.answer["ranks"], strict=True)) == {"Yes.": 2, "No.": 3, "Eh.": 1}
+    assert len(orders) == 2 + 6
 
 
 def test_a_known_answer_becomes_a_check_question(projects: Any, tmp_path: Path) -> None:

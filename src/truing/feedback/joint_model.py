@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from truing.feedback.evidence import PAIR, RANKING, Evidence
-from truing.feedback.likelihoods import ChoiceTerms, Floats, Ints, LevelTerms, cumulative_logit, davidson, davidson_log_p
+from truing.feedback.likelihoods import ChoiceTerms, Floats, Ints, LevelTerms, cumulative_logit, cumulative_logit_log_p, davidson, davidson_log_p
 from truing.feedback.rewards_posterior import Belief, Rewards, gauss_hermite
 
 TYPICAL = 2**0.5  # standard deviation of the difference of two rewards under the prior
@@ -137,12 +137,15 @@ class Model:
             return ChoiceTerms(log_p, log_p, log_p, log_p)
         return davidson(lead, tie[:, None], rows.choice[:, None])
 
-    def level_terms(self, parameters: Floats, skill: Floats, x: Floats) -> LevelTerms:
+    def level_terms(self, parameters: Floats, skill: Floats, x: Floats, *, log_p_alone: bool = False) -> LevelTerms:
         """Of every answer on a scale, (M, K)."""
         rows = self.evidence.levels
         loading = np.exp(parameters[self.layout.loadings])[rows.scale] * rows.sign
         lead = skill * loading[:, None] * x + parameters[self.layout.offsets][rows.offset][:, None]
         low, high = self._cuts(parameters)
+        if log_p_alone:
+            log_p = cumulative_logit_log_p(lead, low[:, None], high[:, None])
+            return LevelTerms(log_p, log_p, log_p, log_p, log_p)
         return cumulative_logit(lead, low[:, None], high[:, None])
 
     def _cuts(self, parameters: Floats) -> tuple[Floats, Floats]:
@@ -187,7 +190,7 @@ class Model:
         """(J,) of what each one said, averaged over what they may have seen."""
         chosen, rated = self.evidence.choices, self.evidence.levels
         one = self.choice_terms(parameters, skill[chosen.annotator][:, None], x[: self.n], log_p_alone=True)
-        other = self.level_terms(parameters, skill[rated.annotator][:, None], x[self.n :])
+        other = self.level_terms(parameters, skill[rated.annotator][:, None], x[self.n :], log_p_alone=True)
         of_look = self.look_weight * _log_mean(self._of_looks(np.concatenate([one.log_p, other.log_p])), average)
         return np.asarray(np.bincount(self.look_annotator, of_look, len(skill)), dtype=np.float64)
 

@@ -83,18 +83,25 @@ def cumulative_logit(lead: Floats, low: Floats, high: Floats) -> LevelTerms:
     fall, drop = np.exp(-np.abs(up)), np.exp(-np.abs(down))
     not_high, not_low = np.where(up >= 0, fall, 1.0) / (1 + fall), np.where(down >= 0, drop, 1.0) / (1 + drop)  # s(lead - high) and s(low - lead)
     crowded = np.where(np.isinf(gap), 0.0, 1 / np.expm1(np.minimum(gap, 700.0)))
-    log_p = np.minimum(up, 0.0) + np.minimum(down, 0.0) - np.log((1 + fall) * (1 + drop)) + np.log1p(-np.exp(-gap))
+    log_p = cumulative_logit_log_p(lead, low, high)
     curve = not_high * (not_high - 1) + not_low * (not_low - 1)
     return LevelTerms(log_p, not_low - not_high, curve, -not_low - crowded, not_high + crowded)
+
+
+def cumulative_logit_log_p(lead: Floats, low: Floats, high: Floats) -> Floats:
+    """`cumulative_logit`'s log_p alone."""
+    up, down = high - lead, lead - low
+    both = (1 + np.exp(-np.abs(up))) * (1 + np.exp(-np.abs(down)))
+    found: Floats = np.minimum(up, 0.0) + np.minimum(down, 0.0) - np.log(both) + np.log1p(-np.exp(low - high))
+    return found
 
 
 def pairs_of_ranking(ranks: Sequence[int]) -> Iterator[tuple[int, int, int, float]]:
     """A ranking as comparisons of two that weigh as much as its choices: n - 1 for n responses, however it is tied.
 
     Plackett and Luce's model chooses the best, then the best of the rest, ...; each choice is split evenly into comparisons of the chosen one with those it was
-    chosen from (rank breaking: Khetan & Oh 2016, arXiv:1601.05495). Each comparison alone is Bradley and Terry's, so that breaking keeps the estimate
-    consistent where an equal weight for all n (n - 1) / 2 would count a person's first choices twice and their last ones once. Those tied are
-    chosen in any order, and the weights are the mean over the orders.
+    chosen from (rank breaking: Khetan & Oh 2016, arXiv:1601.05495). Under that model each comparison alone is Bradley and Terry's. Those tied are chosen in
+    any order, and the weights are the mean over the orders.
 
     Args:
         ranks: one for each response, 1 is best; equal ranks are ties.
