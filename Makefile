@@ -42,6 +42,11 @@ check: setup
 
 bench: setup
 	$(PYTHON) benchmarks/ppo_update.py
+	$(PYTHON) benchmarks/studio/load.py
+	$(PYTHON) benchmarks/studio/fuzz.py
+	$(PYTHON) benchmarks/studio/xss.py
+	$(PYTHON) benchmarks/studio/pages.py
+	$(PYTHON) benchmarks/studio/exchange.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,6 +44,29 @@ def test_help_lists_the_stages_in_the_order_of_the_data() -> None:
     assert order == sorted(order)
 
 
+def test_votes_of_a_crowd_come_in_by_a_guess_and_are_weighed(tmp_path: Path) -> None:
+    """Ann and Bob see the truth, Cy says the opposite: nobody need be told who is whom."""
+    rows = ["worker,prompt,left,right,label"]
+    for i in range(12):
+        better, worse = f"good {i}", f"bad {i}"
+        left, right = (better, worse) if i % 2 else (worse, better)
+        rows += [f"{who},Which {i}?,{left},{right},{worse if who == 'cy' else better}" for who in ("ann", "bob", "cy")]
+    (tmp_path / "votes.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    truing("init", "p", cwd=tmp_path)
+    came = truing("import", str(tmp_path / "votes.csv"), "--project", "p", cwd=tmp_path)
+    assert "added 36" in came.stdout
+    assert "format crowd-kit" in came.stdout
+    told = truing("quality", "--second-opinion", "--project", "p", cwd=tmp_path)
+    assert "crowd-kit: alpha" in told.stdout
+    found = last(truing("quality", "--second-opinion", "--json", "--project", "p", cwd=tmp_path))
+    annotators, second = found["annotators"], found["second_opinion"]
+    assert isinstance(annotators, list)
+    assert isinstance(second, dict)
+    liar = min(annotators, key=lambda row: row["trust"])
+    assert [liar["agreement"], liar["n"]] == [0, 12]
+    assert min(second["annotators"], key=lambda row: row["dawid_skene"])["id"] == liar["id"]
+
+
 def test_help_needs_no_torch_and_little_beside() -> None:
     """Under half a second on an idle laptop. A clock in a test lies, so this counts what is loaded instead."""
     code = "import sys, truing.cli; print(len(sys.modules)); assert not {'torch','sqlalchemy','numpy','transformers','pydantic'} & set(sys.modules)"

@@ -151,12 +151,15 @@ def annotate(
 
 
 @app.command()
-def quality(project: Where = HERE, set_: Set = None, json: Json = False) -> None:
+def quality(
+    second: Annotated[bool, typer.Option("--second-opinion", help="Ask Dawid-Skene and MACE, too; takes some seconds.")] = False,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
     """How far people agree, and whom to trust."""
     from truing.feedback.quality import QualitySettings, measure_quality
 
     with _project(project, set_, json) as opened:
-        found = measure_quality(opened, opened.settings(QualitySettings), round_ids=None).as_dict()
+        found = measure_quality(opened, opened.settings(QualitySettings), round_ids=None, second_opinion=second).as_dict()
         if not found["n_judgements"]:
             raise UserError(
                 "this project has no judgements yet",
@@ -165,6 +168,8 @@ def quality(project: Where = HERE, set_: Set = None, json: Json = False) -> None
         say(f"Krippendorff's alpha {_between(found['alpha'])} on {found['alpha']['n']} questions")
         columns = ("annotator", "n", "trust", "agreement", "gold", "left", "ties", "seconds")
         show_table(columns, [_annotator_row(row) for row in sorted(found["annotators"], key=lambda row: (-row["trust"], row["name"]))])
+        if found["second_opinion"]:
+            _tell_second_opinion(found)
         say("", then="truing preferences")
         result(found)
 
@@ -194,13 +199,13 @@ def import_(
         for row in done.refused[:10]:
             complain(str(row))
         facts = {key: len(value) if isinstance(value, list) else value for key, value in done._asdict().items()}
-        say(_facts(facts), then="truing reward train")
+        say(_facts(facts), then="truing quality")
         result(facts)
 
 
 @app.command()
 def export(
-    format: Annotated[str, typer.Argument(help="One of docs/formats.md, such as native, trl or table.")],
+    format: Annotated[str, typer.Argument(help="native, trl, table … (docs/formats.md lists them all).")],
     file: Annotated[Path, typer.Argument(help="Where to.")],
     project: Where = HERE, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -425,6 +430,15 @@ def _tell_verdicts(evaluation: "Artifact") -> None:
         say(sentence)
     if evaluation.facts["warnings"]:
         say(f"warnings: {', '.join(evaluation.facts['warnings'])}")
+
+
+def _tell_second_opinion(found: dict[str, Any]) -> None:
+    """What Dawid-Skene, MACE and crowd-kit's alpha make of the same choices."""
+    other, names = found["second_opinion"], {row["id"]: row["name"] for row in found["annotators"]}
+    say(f"crowd-kit: alpha {_share(other['alpha'], 3)}; its labels are ours on {_share(other['consensus_dawid_skene'])} (Dawid-Skene) and "
+        f"{_share(other['consensus_mace'])} (MACE) of the questions")  # fmt: skip
+    columns = ("annotator", "Dawid-Skene: right", "MACE: looks")
+    show_table(columns, [(names[row["id"]], _share(row["dawid_skene"]), _share(row["mace"])) for row in other["annotators"]])
 
 
 def _bring(opened: "Project", files: list[str], *, everyday: bool = True) -> dict[str, int]:

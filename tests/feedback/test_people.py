@@ -36,9 +36,11 @@ def test_a_name_is_one(project: Project, name: str) -> None:
 
 
 def test_a_name_is_of_one_person(project: Project) -> None:
-    add_person(project, "Ann", role="annotator", at=NOON)
-    with pytest.raises(UserError, match="taken"):
-        add_person(project, "ann", role="annotator", at=NOON)
+    for name in ("Ann", "Änne"):
+        add_person(project, name, role="annotator", at=NOON)
+    for name in ("ann", "Änne"):
+        with pytest.raises(UserError, match="taken"):
+            add_person(project, name, role="annotator", at=NOON)
 
 
 def test_a_role_is_one_of_three(project: Project) -> None:

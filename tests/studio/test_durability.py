@@ -39,11 +39,11 @@ def test_more_than_it_can_take(tmp_path: Path) -> None:
 
 
 def test_power_cuts(tmp_path: Path) -> None:
-    found = killed(tmp_path, kills=3, people=12, between_s=(0.3, 1.0), questions=2000)
+    found = killed(tmp_path, kills=3, people=12, between_s=(0.3, 1.0), questions=2000, at_least=51)
     assert nothing_lost(found)
     assert found["integrity_ok_after_kills"] == 3
     assert found["broken_connections"] > 0
-    assert found["acknowledged"] > 0
+    assert found["acknowledged"] > 50
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

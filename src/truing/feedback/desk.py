@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from statistics import median
 from typing import Any, NamedTuple
 
-from sqlalchemy import func, literal, select
+from sqlalchemy import Select, bindparam, func, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from truing.errors import UserError
@@ -99,11 +100,17 @@ def progress(session: Session, annotator_id: str, at: datetime) -> Progress:
 def _left(session: Session, asking: Asking) -> int:
     left = 0
     for row, rules in open_sets(session, asking):
-        query = select(literal(1)).select_from(Question).where(Question.set_id == row.id, OPEN, *may_answer())
-        if rules.gold == "scheduled":
-            query = query.where(Question.gold.is_(None))
-        some = query.limit(LEFT_COUNTED - left).subquery()
-        left += session.scalar(select(func.count()).select_from(some), {"annotator": asking.annotator}) or 0
+        values = {"annotator": asking.annotator, "set_id": row.id, "most": LEFT_COUNTED - left}
+        left += session.scalar(_left_of_set(rules.gold == "scheduled"), values) or 0
         if left >= LEFT_COUNTED:
             break
     return left
+
+
+@cache
+def _left_of_set(without_gold: bool) -> "Select[int]":
+    """How many questions of `set_id` may still be asked of `annotator`, counted up to `most`. Built once: building takes longer than running."""
+    query = select(literal(1)).select_from(Question).where(Question.set_id == bindparam("set_id"), OPEN, *may_answer())
+    if without_gold:
+        query = query.where(Question.gold.is_(None))
+    return select(func.count()).select_from(query.limit(bindparam("most")).subquery())

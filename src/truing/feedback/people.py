@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from truing.errors import UserError
@@ -40,7 +40,8 @@ def add_person_in(session: Session, name: str, *, role: str, password_hash: str 
     name = " ".join(name.split())
     if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
         raise UserError("a person needs a name", fix=f"give one of 1 to {LONGEST_NAME} letters")
-    if session.scalars(select(Annotator.id).where(func.lower(Annotator.name) == name.lower())).first() is not None:
+    alike = or_(Annotator.name == name, func.lower(Annotator.name) == func.lower(name))  # SQLite knows the small letters of ASCII alone
+    if session.scalars(select(Annotator.id).where(alike)).first() is not None:
         raise UserError(f"the name {name!r} is taken", fix="choose another one")
     person = Annotator(
         id=uuid7(at), name=name, kind=AnnotatorKind.HUMAN, role=Role(role), password_hash=password_hash, active=True, facts={}, created_at=at

@@ -10,8 +10,6 @@ from sqlalchemy.orm import Session
 
 from truing.config import Settings
 from truing.errors import UserError
-from truing.feedback.answers import check_answer as check_answer
-from truing.feedback.checks import CHECK_AUTHOR as CHECK_AUTHOR
 from truing.feedback.checks import check_questions
 from truing.feedback.pairs import Ask, Pair, interleave, pairs_of, round_robin
 from truing.feedback.sets import Rules, add_questions, new_set_row, set_guideline

@@ -30,7 +30,7 @@ LONGEST = timedelta(days=60)  # and every session after this
 RENEWED_AFTER = timedelta(days=1)  # a session's end is moved at most so often: reading must not become writing
 LONGEST_NAME = 80  # characters
 SCOPES = ("prompts:write", "samples:write", "questions:write", "judgements:write", "read")
-RESERVED = ("removed-", "crowd-")  # how the names begin that the studio gives
+RESERVED = ("removed-", "crowd-", "user-")  # how the names begin that the studio gives
 TOKEN_PREFIX = "truing_"  # lets a scanner of leaked secrets know one
 
 
@@ -86,7 +86,7 @@ def plain_name(text: str) -> str:
     if not 1 <= len(name) <= LONGEST_NAME or unseen:
         raise Refusal(400, f"a name has 1 to {LONGEST_NAME} letters, and no signs that can't be seen", fix="type another name")
     if name.casefold().startswith(RESERVED):
-        raise Refusal(400, f"names that begin with {' or '.join(RESERVED)} are the studio's own", fix="type another name")
+        raise Refusal(400, f"names that begin with {', '.join(RESERVED)} are the studio's own", fix="type another name")
     return name
 
 

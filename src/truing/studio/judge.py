@@ -31,7 +31,7 @@ from truing.feedback.own_work import completion_address, own_numbers, why_nothin
 from truing.store.clock import now
 from truing.store.ids import content_id
 from truing.store.rows import require_clean
-from truing.store.tables import Assignment, Judgement, Kind, Role
+from truing.store.tables import Assignment, Judgement, Kind, Question, Role
 from truing.studio.auth import Person, require
 from truing.studio.refusals import Refusal
 from truing.studio.render import fragment, markdown, page
@@ -169,8 +169,7 @@ def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, A
         lent = store.get(Assignment, sent.claim)
         if lent is None or lent.annotator_id != person.id:
             raise _not_theirs()
-        shown = question_shown(store, lent.question_id, lent.order_shown)
-        answer = from_screen(shown.kind, sent.answer, lent.order_shown)
+        answer = from_screen(store.get_one(Question, lent.question_id).kind, sent.answer, lent.order_shown)
         receipt = submit_in(store, lent.id, answer, sent.work(now()), annotator_id=person.id)
     return _receipt(receipt)
 
@@ -182,8 +181,7 @@ def supersede_door(request: Request, sent: Supersede, person: Somebody) -> dict[
         old = store.get(Judgement, sent.judgement)
         if old is None or old.annotator_id != person.id:
             raise _not_theirs()
-        shown = question_shown(store, old.question_id, old.order_shown)
-        answer = from_screen(shown.kind, sent.answer, old.order_shown)
+        answer = from_screen(store.get_one(Question, old.question_id).kind, sent.answer, old.order_shown)
         receipt = supersede_in(store, old.id, answer, sent.work(now()), annotator_id=person.id)
     return _receipt(receipt)
 

@@ -3,16 +3,10 @@
 
 const EVERY_MS = 2000;
 
-async function copy(button) { // what shell.js does for the buttons that were there when the page was loaded
-  await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent.trim());
-  button.setAttribute("aria-label", "Copied");
-}
-
 function place(box, html) {
   const active = document.activeElement;
   const held = box.contains(active) ? active.id || active.getAttribute("href") || active.dataset.copy : null;
   box.innerHTML = html;
-  for (const button of box.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
   if (!held) return;
   const again = [...box.querySelectorAll("a, button")].find((one) => [one.id, one.getAttribute("href"), one.dataset.copy].includes(held));
   if (again) again.focus({ preventScroll: true });

@@ -1,21 +1,8 @@
-// What every page needs: the switch of colours, menus that close, forms that are sent once, and short messages.
+// What every page needs: the switch of colours, menus that close, forms that are sent once, and what is copied.
+
+import { toast } from "./toast.js";
 
 const THEMES = ["auto", "light", "dark", "contrast"];
-
-export function toast(words, { seconds = 4, action = null } = {}) {
-  const box = document.createElement("div");
-  box.className = "toast";
-  box.textContent = words;
-  if (action) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = action.name;
-    button.addEventListener("click", () => { box.remove(); action.run(); });
-    box.append(" ", button);
-  }
-  document.getElementById("toasts").append(box);
-  setTimeout(() => box.remove(), seconds * 1000);
-}
 
 function switchTheme(button) {
   const root = document.documentElement;
@@ -24,7 +11,7 @@ function switchTheme(button) {
   document.cookie = `truing_theme=${next}; path=/; max-age=31536000; samesite=lax`;
   button.setAttribute("aria-label", `Change the colours: ${next} now`);
   button.title = `Colours: ${next}`;
-  toast(`Colours: ${next}`, { seconds: 2 });
+  toast(`Colours: ${next}`, 2);
 }
 
 for (const button of document.querySelectorAll("[data-theme-switch]")) button.addEventListener("click", () => switchTheme(button));
@@ -45,9 +32,10 @@ document.addEventListener("submit", (event) => {
   if (form.method === "post") { form.dataset.sent = "1"; setTimeout(() => delete form.dataset.sent, 3000); }
 });
 
-// Copy a secret that is shown once.
-for (const button of document.querySelectorAll("[data-copy]"))
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent.trim());
-    toast("Copied", { seconds: 2 });
-  });
+// Copy a secret that is shown once, or a command; also from a part of the page that came later.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent.trim());
+  toast("Copied", 2);
+});

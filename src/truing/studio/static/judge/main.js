@@ -21,7 +21,7 @@ import { Queue } from "./queue.js";
 import { mountRanking } from "./ranking.js";
 import { mountRating } from "./rating.js";
 import { Reading } from "./reading.js";
-import { toast } from "./say.js";
+import { toast } from "../toast.js";
 
 const GUARD = 350; // ms after a question appears in which nobody can have read it: a second click or a key that bounced is no answer
 const MOUNT = { pair: mountPress, thumbs: mountPress, ranking: mountRanking, rating: mountRating, edit: mountEdit };

@@ -1,7 +1,7 @@
 // Ways of reading: rendered or as written, wide or narrow, two texts that scroll together, and the words in which they differ.
 
 import { compare, first, second } from "./diff.js";
-import { toast } from "./say.js";
+import { toast } from "../toast.js";
 import { choose, setting } from "./settings.js";
 
 const LASTING = ["plain", "wide", "together"];
