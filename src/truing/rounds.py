@@ -157,7 +157,7 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
     if missing:
         raise UserError(
             f"round {turn.number} waits for people: {judged} answers are in, {missing} are still wanted",
-            fix="collect the rest, then type `truing round run` again; or let simulated people answer with `truing annotate --simulated`",
+            fix="collect the rest in `truing studio`, then type `truing round run` again; or let simulated people answer with `truing annotate --simulated`",
         )
     return {"judgements": judged, **asked}
 
