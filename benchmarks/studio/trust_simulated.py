@@ -45,7 +45,7 @@ OVERLAPS = (2, 3)
 CHECKED = 0.08  # of them are checks, at least one: the studio's rule for the first 50
 SEEDS_OF_SPOILERS, SEEDS_OF_REWARD = 20, 5
 FOUND_BELOW = 0.35  # trust under which someone counts as found
-TEST_PAIRS = 2000
+TEST_PAIRS, TEST_PAIRS_READ = 2000, 500  # the latter when the default model reads them
 WORD_BUCKETS = 512
 
 
@@ -149,7 +149,7 @@ def reward_accuracy(trunk: Trunk | None, *, each: int, overlap: int, spoilers: i
         quality = assess(done.log, QualitySettings())
         trust = {one.id: one.trust for one in quality.annotators}
         weighted, plain = dataset(done, trust), dataset(done, dict.fromkeys(trust, 1.0))
-        test = [asked for asked in (pair(seed, 100_000 + number) for number in range(TEST_PAIRS)) if asked.lead]
+        test = [asked for asked in (pair(seed, 100_000 + number) for number in range(TEST_PAIRS_READ if trunk else TEST_PAIRS)) if asked.lead]
         known, unknown = features_of(done.pairs, trunk), features_of(test, trunk)
         right = np.sign([asked.lead for asked in test])
         posterior = [row | {"target": p} for row, p in zip(weighted, posteriors(done, weighted), strict=True)]
@@ -190,12 +190,21 @@ def features_of(pairs: Sequence[Pair], trunk: Trunk | None) -> tuple[torch.Tenso
     if trunk is None:
         sides = [torch.tensor([[*found.shown.texts[side].features.values(), *words(found.texts[side])] for found in pairs]) for side in (0, 1)]
         return sides[0].float(), sides[1].float()
+    read(pairs, trunk)
+    return tuple(torch.stack([READ[found.prompt, found.texts[side]] for found in pairs]) for side in (0, 1))  # type: ignore[return-value]
+
+
+def read(pairs: Sequence[Pair], trunk: Trunk) -> None:
+    """Bring the frozen features of these pairs' responses into READ; what stands there already, with another crowd's pairs, isn't read again."""
     settings = RewardSettings()
     spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-    asked = [trunk.prompt_ids([{"role": "user", "content": found.prompt}]) for found in pairs]
-    items = [shorten(ids, trunk.response_ids(text), spec.max_tokens) for ids, found in zip(asked, pairs, strict=True) for text in found.texts]
-    table = frozen_features(trunk, items, spec)
-    return table[0::2], table[1::2]
+    wanted = sorted({(found.prompt, text) for found in pairs for text in found.texts} - set(READ))
+    if wanted:
+        items = [shorten(trunk.prompt_ids([{"role": "user", "content": asked}]), trunk.response_ids(text), spec.max_tokens) for asked, text in wanted]
+        READ.update(zip(wanted, frozen_features(trunk, items, spec), strict=True))
+
+
+READ: dict[tuple[str, str], torch.Tensor] = {}  # (prompt, response) → its features
 
 
 def words(text: str) -> list[float]:

@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "updates": 20,
         "minibatches": 4,
         "lr": 5e-4,
+        "beta": 0.07,
         "layers": "top-half",
         "truncation": "subtract",
         "truncation_penalty": 0.5,

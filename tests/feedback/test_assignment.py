@@ -16,6 +16,7 @@ from door import EXPIRED, LATER, give, question, rows, take
 from stored import NOON, add_question, new_database
 from truing.errors import UserError
 from truing.feedback.assignment import (
+    answers_given,
     claim,
     claim_in,
     current_judgements,
@@ -613,15 +614,16 @@ def test_progress(project: Project) -> None:
     ids = add_set(project, [2] * 5)
     add_people(project, "Ann", "Bob")
     with project.database.read() as session:
-        assert progress(session, "ann", NOON) == (0, 0, None, 5)
+        assert progress(session, "ann", NOON) == (0, None, 5)
     for day, spent in ((0, 1000), (1, 3000), (1, 8000)):
         at = NOON + timedelta(days=day)
         given = give(project, take(project, "ann", at), at=at, active_ms=spent)
     give(project, take(project, "bob", NOON + timedelta(days=1)))
     change(project, given.judgement_id, {"strength": -3}, "undo", at=NOON + timedelta(days=1))  # a change is no further question
     with project.database.read() as session:
-        assert progress(session, "ann", NOON + timedelta(days=1)) == (2, 3, 2.0, 2)  # the middle of 5 ms and 1, 3, 8 seconds
+        assert progress(session, "ann", NOON + timedelta(days=1)) == (2, 2.0, 2)  # the middle of 5 ms and 1, 3, 8 seconds
         assert progress(session, "bob", NOON + timedelta(days=1)).left == 4
+        assert answers_given(session, "ann") == 3
     assert question(project, ids[0]).answers == 2
 
 

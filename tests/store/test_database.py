@@ -53,6 +53,22 @@ def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
         assert numbered(session) == []
 
 
+def test_a_commit_that_fails_leaves_nothing_and_holds_nothing(database: Database) -> None:
+    with database.write() as session:
+        session.execute(text("CREATE TABLE child (parent VARCHAR(32) REFERENCES prompt (id) DEFERRABLE INITIALLY DEFERRED)"))
+    with pytest.raises(IntegrityError), database.write() as session:
+        session.execute(text("INSERT INTO child VALUES ('nobody')"))
+    with database.write() as session:
+        session.add(prompt("one"))
+    with pytest.raises(IntegrityError), database.write_together() as session:
+        session.execute(text("INSERT INTO child VALUES ('nobody')"))
+    with database.write_together() as session:
+        session.add(prompt("two"))
+    with database.read() as session:
+        assert numbered(session) == ["one", "two"]
+        assert session.scalar(text("SELECT count(*) FROM child")) == 0
+
+
 def test_a_row_cannot_name_what_is_not_there(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as session:
         session.add(judgement("no such question", "j1"))

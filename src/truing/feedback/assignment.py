@@ -18,17 +18,18 @@ from truing.feedback.answers import check_answer
 from truing.feedback.desk import Given as Given
 from truing.feedback.desk import Progress as Progress
 from truing.feedback.desk import Shown as Shown
+from truing.feedback.desk import answers_given as answers_given
 from truing.feedback.desk import last_answers as last_answers
 from truing.feedback.desk import progress as progress
 from truing.feedback.desk import question_shown as question_shown
 from truing.feedback.next_question import Asking, RandomBits, below, held_claim, next_question, open_sets, turns_taken
-from truing.feedback.sets import newest_guideline, rules_of
+from truing.feedback.sets import Rules, rules_of
 from truing.store.database import hold
 from truing.store.ids import content_id, uuid7
 from truing.store.judgements import count_answers
 from truing.store.judgements import current_judgements as current_judgements
 from truing.store.project import Project
-from truing.store.tables import Annotator, Assignment, Judgement, Question, QuestionSample, QuestionSet, Sample
+from truing.store.tables import Annotator, Assignment, Guideline, Judgement, Question, QuestionSample, QuestionSet, Sample
 
 MOST_BESIDES = 10  # claims that may be on a screen while another is asked for
 LONGEST_DRAFT = 400_000  # characters of JSON
@@ -92,7 +93,7 @@ def claim(
     besides: Sequence[str] = (),
 ) -> Claim | None:
     """Lend the annotator a question; None when nothing is left for them. See `claim_in`."""
-    with project.database.write() as session:
+    with project.database.write_together() as session:
         return claim_in(
             session, annotator_id, at=at, random_bits=random_bits, lease_minutes=lease_minutes, set_id=set_id, round_id=round_id, kind=kind, besides=besides
         )
@@ -129,8 +130,7 @@ def claim_in(
         UserError: there is no such annotator, or they are no longer active.
     """
     hold(session, Assignment)
-    annotator = session.get(Annotator, annotator_id)
-    if annotator is None or not annotator.active:
+    if not session.scalar(_ACTIVE, {"annotator": annotator_id}):
         raise UserError(f"there is no active annotator {annotator_id}", fix="sign in again, or ask a manager to let you in")
     if len(besides) > MOST_BESIDES:
         raise UserError(f"you hold {len(besides)} questions already", fix="answer some of them first")
@@ -180,7 +180,7 @@ def _as_claim(row: Assignment, kind: str) -> Claim:
 
 def save_draft(project: Project, claim_id: str, draft: Mapping[str, Any] | None, *, annotator_id: str, at: datetime) -> None:
     """Keep what the annotator has entered so far. See `save_draft_in`."""
-    with project.database.write() as session:
+    with project.database.write_together() as session:
         save_draft_in(session, claim_id, draft, annotator_id=annotator_id, at=at)
 
 
@@ -215,7 +215,7 @@ def _check_draft(draft: Mapping[str, Any]) -> None:
 
 def release(project: Project, claim_id: str, *, annotator_id: str, at: datetime) -> None:
     """Give a question back unanswered. See `release_in`."""
-    with project.database.write() as session:
+    with project.database.write_together() as session:
         release_in(session, claim_id, annotator_id=annotator_id, at=at)
 
 
@@ -248,7 +248,7 @@ def submit(
 ) -> Receipt:
     """Take in an answer to a claimed question. See `submit_in`."""
     work = Work(started_at, at, active_ms, idempotency_key, guideline_version)
-    with project.database.write() as session:
+    with project.database.write_together() as session:
         return submit_in(session, claim_id, answer, work, annotator_id=annotator_id, random_bits=random_bits)
 
 
@@ -288,7 +288,7 @@ def supersede(
 ) -> Receipt:
     """Change one's mind. See `supersede_in`."""
     work = Work(started_at, at, active_ms, idempotency_key, guideline_version)
-    with project.database.write() as session:
+    with project.database.write_together() as session:
         return supersede_in(session, judgement_id, answer, work, annotator_id=annotator_id, random_bits=random_bits)
 
 
@@ -310,6 +310,12 @@ def supersede_in(
     if session.scalars(select(Judgement.id).where(Judgement.supersedes == old.id)).first() is not None:
         raise UserError(f"judgement {judgement_id} was changed already", fix="change the newer one")
     return _store(session, old.question_id, annotator_id, old.order_shown, answer, work, old, random_bits)
+
+
+def lent_question(session: Session, claim_id: str, annotator_id: str) -> tuple[Assignment, Question] | None:
+    """A claim of theirs and its question; None if they have no such claim. Both stay in the session for as long as the caller holds them."""
+    found = session.execute(_BORROWED, {"claim": claim_id, "annotator": annotator_id}).first()
+    return None if found is None else (found[0], found[1])
 
 
 def _claim_of(session: Session, claim_id: str, annotator_id: str) -> Assignment:
@@ -348,8 +354,9 @@ def _store(
     random_bits: RandomBits,
 ) -> Receipt:
     question = session.get_one(Question, question_id)
-    _check_work(session, question, work)
-    checked = _checked(session, question, answer, len(order_shown))
+    asked = session.execute(_ASKED, {"set_id": question.set_id}).first()
+    _check_work(work, None if asked is None else asked.newest)
+    checked = _checked(session, question, None if asked is None else Rules.model_validate(asked.rules), answer, len(order_shown))
     by_others = question.answers - (standing is not None and "skip" not in standing.answer and not standing.extra)
     row = Judgement(
         id=uuid7(work.at, random_bits), question_id=question_id, annotator_id=annotator_id, answer=checked, order_shown=list(order_shown),
@@ -363,23 +370,22 @@ def _store(
     return Receipt(row.id, row.extra, replay=False)
 
 
-def _check_work(session: Session, question: Question, work: Work) -> None:
+def _check_work(work: Work, newest: int | None) -> None:
+    """`newest` is the newest version of the guideline; None: there is none."""
     if not 0 <= work.active_ms <= LONGEST_MS:
         raise UserError(f"an answer can't take {work.active_ms} ms", fix="send the milliseconds spent on it, 0 or more")
-    newest = newest_guideline(session, question.set_id) if question.set_id else None
-    if newest is not None and not 1 <= work.guideline_version <= newest.version:
-        raise UserError(f"there is no version {work.guideline_version} of this guideline", fix=f"reload the page: the newest is {newest.version}")
+    if newest is not None and not 1 <= work.guideline_version <= newest:
+        raise UserError(f"there is no version {work.guideline_version} of this guideline", fix=f"reload the page: the newest is {newest}")
 
 
-def _checked(session: Session, question: Question, answer: Mapping[str, Any], n_samples: int) -> dict[str, Any]:
+def _checked(session: Session, question: Question, rules: Rules | None, answer: Mapping[str, Any], n_samples: int) -> dict[str, Any]:
     """The answer, if it is one to this question."""
-    row = None if question.set_id is None else session.get(QuestionSet, question.set_id)
     original = None
     if "text" in answer:
         original = session.scalars(select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question.id)).first()
-    if row is None:
+    if rules is None:
         return check_answer(question.kind, answer, n_samples, original=original)
-    return rules_of(row).check(question.kind, answer, n_samples, original=original)
+    return rules.check(question.kind, answer, n_samples, original=original)
 
 
 def _keep_edit(session: Session, question: Question, row: Judgement) -> None:
@@ -399,8 +405,17 @@ def edit_sample_id(judgement_id: str) -> str:
 
 # Built once: to build a query takes longer than to run it.
 _newer = aliased(Judgement)
+_ACTIVE = select(Annotator.active).where(Annotator.id == bindparam("annotator"))
 _LENT = select(Assignment).where(Assignment.question_id == bindparam("question"), Assignment.annotator_id == bindparam("annotator"))
 _N_SAMPLES = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == bindparam("question"))
+_BORROWED = (
+    select(Assignment, Question)
+    .join(Question, Question.id == Assignment.question_id)
+    .where(Assignment.id == bindparam("claim"), Assignment.annotator_id == bindparam("annotator"))
+)
+_ASKED = select(QuestionSet.rules, select(func.max(Guideline.version)).where(Guideline.set_id == QuestionSet.id).scalar_subquery().label("newest")).where(
+    QuestionSet.id == bindparam("set_id")
+)
 _SENT = select(Judgement).where(Judgement.idempotency_key == bindparam("key"))
 _STANDING = select(Judgement).where(
     Judgement.question_id == bindparam("question"),

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session, aliased
 
 from truing.errors import UserError
 from truing.feedback.next_question import OPEN, Asking, may_answer, open_sets
-from truing.feedback.sets import Aspect, Rules, newest_guideline, rules_of
-from truing.store.tables import Judgement, Prompt, Question, QuestionSample, QuestionSet, Sample
+from truing.feedback.sets import Aspect, Rules
+from truing.store.tables import Guideline, Judgement, Prompt, Question, QuestionSample, QuestionSet, Sample
 
 PACE_OVER = 50  # answers that the pace is taken from
 LEFT_COUNTED = 1000  # what is left for someone is counted up to this
@@ -49,7 +49,6 @@ class Progress(NamedTuple):
     """How far an annotator is."""
 
     today: int  # questions answered or skipped since midnight, in the time zone of the moment asked for
-    total: int
     median_seconds: float | None  # time spent on each of their last 50; None before the first
     left: int  # questions that they may still be asked, at most 1,000; some may be lent to others at present
 
@@ -60,19 +59,16 @@ def question_shown(session: Session, question_id: str, order_shown: Sequence[int
     Raises:
         UserError: no such question, or an order that doesn't fit it.
     """
-    question = session.get(Question, question_id)
-    if question is None:
+    asked = session.execute(_ASKED, {"question": question_id}).first()
+    if asked is None:
         raise UserError(f"there is no question {question_id}", fix="ask for a question first")
-    places = select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question_id).order_by(QuestionSample.position)
-    texts = list(session.scalars(places))
+    texts = list(session.scalars(_TEXTS, {"question": question_id}))
     if sorted(order_shown) != list(range(len(texts))):
         raise UserError(f"this question has {len(texts)} responses, and {list(order_shown)} is no order of them", fix="show them in the order of the claim")
-    row = session.get(QuestionSet, question.set_id) if question.set_id else None
-    rules = rules_of(row) if row else Rules()
-    told = newest_guideline(session, question.set_id) if question.set_id else None
+    rules = Rules() if asked.rules is None else Rules.model_validate(asked.rules)
     return Shown(
-        question_id, question.kind, session.get_one(Prompt, question.prompt_id).turns, [texts[place] for place in order_shown], rules.aspects, rules.scale,
-        rules.flags, told.text if told else "", told.version if told else 0, row.name if row else "",
+        question_id, asked.kind, asked.turns, [texts[place] for place in order_shown], rules.aspects, rules.scale, rules.flags, asked.told or "",
+        asked.version or 0, asked.name or "",
     )  # fmt: skip
 
 
@@ -87,14 +83,15 @@ def last_answers(session: Session, annotator_id: str, n: int = 20) -> list[Given
 
 def progress(session: Session, annotator_id: str, at: datetime) -> Progress:
     """How far the annotator is at this moment."""
-    first = func.coalesce(Judgement.supersedes, "") == ""  # said so that no database looks through all that supersede nothing
-    mine = (Judgement.annotator_id == annotator_id, first)
-    total = session.scalar(select(func.count()).where(*mine)) or 0
     midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    today = session.scalar(select(func.count()).where(*mine, Judgement.submitted_at >= midnight, Judgement.submitted_at <= at)) or 0
-    newest = select(Judgement.active_ms).where(Judgement.annotator_id == annotator_id).order_by(Judgement.submitted_at.desc()).limit(PACE_OVER)
-    spent = list(session.scalars(newest))
-    return Progress(today, total, median(spent) / 1000 if spent else None, _left(session, Asking(annotator_id, at)))
+    newest = session.execute(_PACE, {"annotator": annotator_id, "midnight": midnight, "at": at}).all()
+    spent = [row.active_ms for row in newest]
+    return Progress(newest[0].today if newest else 0, median(spent) / 1000 if spent else None, _left(session, Asking(annotator_id, at)))
+
+
+def answers_given(session: Session, annotator_id: str) -> int:
+    """How many questions the annotator has answered or skipped; a change of mind is no further one."""
+    return session.scalar(_GIVEN, {"annotator": annotator_id}) or 0
 
 
 def _left(session: Session, asking: Asking) -> int:
@@ -114,3 +111,25 @@ def _left_of_set(without_gold: bool) -> "Select[int]":
     if without_gold:
         query = query.where(Question.gold.is_(None))
     return select(func.count()).select_from(query.limit(bindparam("most")).subquery())
+
+
+# Built once: to build a query takes longer than to run it.
+_newest = select(func.max(Guideline.version)).where(Guideline.set_id == Question.set_id).correlate(Question).scalar_subquery()
+_ASKED = (
+    select(Question.kind, Prompt.turns, QuestionSet.rules, QuestionSet.name, Guideline.text.label("told"), Guideline.version)
+    .join(Prompt, Prompt.id == Question.prompt_id)
+    .outerjoin(QuestionSet, QuestionSet.id == Question.set_id)
+    .outerjoin(Guideline, (Guideline.set_id == Question.set_id) & (Guideline.version == _newest))
+    .where(Question.id == bindparam("question"))
+)
+_TEXTS = select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == bindparam("question")).order_by(QuestionSample.position)
+# Said so that no database looks through all that supersede nothing.
+_MINE = (Judgement.annotator_id == bindparam("annotator"), func.coalesce(Judgement.supersedes, "") == "")
+_GIVEN = select(func.count()).select_from(Judgement).where(*_MINE)
+_TODAY = _GIVEN.where(Judgement.submitted_at >= bindparam("midnight"), Judgement.submitted_at <= bindparam("at"))
+_PACE = (
+    select(Judgement.active_ms, _TODAY.scalar_subquery().label("today"))
+    .where(Judgement.annotator_id == bindparam("annotator"))
+    .order_by(Judgement.submitted_at.desc())
+    .limit(PACE_OVER)
+)

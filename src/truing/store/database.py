@@ -1,7 +1,7 @@
 """Open a project's database: SQLite by default, PostgreSQL by URL. Short transactions, one writer at a time on SQLite."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from truing.errors import UserError
+from truing.store.together import Together
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 NEWEST = "0003"  # the newest migration; a test holds it to the files
@@ -19,12 +20,14 @@ BUSY_SECONDS = 30
 class Database:
     """A project's database.
 
-    `read()` and `write()` each give a session in a transaction of its own. A write commits at the end of its block or leaves nothing.
+    `read()` and `write()` each give a session in a transaction of its own, `write_together()` one in a part of a transaction. A write is
+    on the disk when its block has ended, or leaves nothing.
     """
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self.url = self.engine.url.render_as_string(hide_password=True)  # the form that may be shown
+        self._turns = Together(self.engine, BUSY_SECONDS) if self.engine.dialect.name == "sqlite" else None
         try:
             with _clear_errors(self.url):
                 _bring_up_to_date(self.engine)
@@ -41,11 +44,21 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session whose changes are kept, all of them or none."""
-        with _clear_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
+        with _clear_errors(self.url), self._turns.alone() if self._turns else nullcontext(), Session(self.engine, expire_on_commit=False) as session:
             # SQLite's write lock is taken first: a transaction that reads and then writes would else fail under load.
             session.connection(execution_options={"sqlite_immediate": True})
             yield session
             session.commit()
+
+    @contextmanager
+    def write_together(self) -> Iterator[Session]:
+        """The same for a write of milliseconds among those of many threads: on SQLite they share the way to the disk (see together.py)."""
+        if self._turns is None:
+            with self.write() as session:
+                yield session
+        else:
+            with _clear_errors(self.url), self._turns.shared() as session:
+                yield session
 
     def close(self) -> None:
         """Give back all connections."""
@@ -79,6 +92,12 @@ def _engine(url: str) -> Engine:
     def _begin(connection: Any) -> None:
         immediate = connection.get_execution_options().get("sqlite_immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    @event.listens_for(engine, "reset")
+    def _leave_nothing_open(connection: Any, record: Any, state: Any) -> None:
+        """SQLAlchemy takes a transaction for ended when its COMMIT failed; SQLite keeps it, and with it the lock on all writing."""
+        if connection.in_transaction:
+            connection.rollback()
 
     return engine
 

@@ -18,8 +18,10 @@ from truing.feedback.assignment import (
     Receipt,
     Shown,
     Work,
+    answers_given,
     claim,
     last_answers,
+    lent_question,
     progress,
     question_shown,
     release,
@@ -31,7 +33,7 @@ from truing.feedback.own_work import completion_address, own_numbers, why_nothin
 from truing.store.clock import now
 from truing.store.ids import content_id
 from truing.store.rows import require_clean
-from truing.store.tables import Assignment, Judgement, Kind, Question, Role
+from truing.store.tables import Judgement, Kind, Question, Role
 from truing.studio.auth import Person, require
 from truing.studio.refusals import Refusal
 from truing.studio.render import fragment, markdown, page
@@ -134,8 +136,8 @@ def me_page(request: Request, person: Somebody) -> Response:
     """A person's own numbers, which only they see here."""
     with request.app.state.project.database.read() as store:
         numbers = own_numbers(store, person.id)
-        far = progress(store, person.id, now())
-    return page(request, "judge/me.html", person=person, numbers=numbers, far=far)
+        far, total = progress(store, person.id, now()), answers_given(store, person.id)
+    return page(request, "judge/me.html", person=person, numbers=numbers, far=far, total=total)
 
 
 def browser_id(person: Person) -> str:
@@ -165,11 +167,12 @@ def next_door(request: Request, asked: Besides, person: Somebody) -> dict[str, A
 @router.post("/judge/api/submit")
 def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, Any]:
     """Take in an answer. The same key again changes nothing."""
-    with request.app.state.project.database.write() as store:
-        lent = store.get(Assignment, sent.claim)
-        if lent is None or lent.annotator_id != person.id:
+    with request.app.state.project.database.write_together() as store:
+        found = lent_question(store, sent.claim, person.id)
+        if found is None:
             raise _not_theirs()
-        answer = from_screen(store.get_one(Question, lent.question_id).kind, sent.answer, lent.order_shown)
+        lent, question = found
+        answer = from_screen(question.kind, sent.answer, lent.order_shown)
         receipt = submit_in(store, lent.id, answer, sent.work(now()), annotator_id=person.id)
     return _receipt(receipt)
 
@@ -177,7 +180,7 @@ def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, A
 @router.post("/judge/api/supersede")
 def supersede_door(request: Request, sent: Supersede, person: Somebody) -> dict[str, Any]:
     """Change an answer. The page offers the last 20; one that was among them when it was changed offline is taken however late it comes."""
-    with request.app.state.project.database.write() as store:
+    with request.app.state.project.database.write_together() as store:
         old = store.get(Judgement, sent.judgement)
         if old is None or old.annotator_id != person.id:
             raise _not_theirs()
