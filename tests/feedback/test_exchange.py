@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from truing.feedback.exchange import export_judgements, import_judgements
 from truing.feedback.formats.pairs import Pair, read_hh, read_trl, write_hh, write_trl
 from truing.store.conversations import turns_of
 from truing.store.database import Database
+from truing.store.ids import content_id
 from truing.store.judgements import count_answers
 from truing.store.project import Project, create_project, open_project
 from truing.store.splits import split_of
@@ -255,6 +257,53 @@ def test_responses_that_come_again_are_the_same_samples(project: Project, write:
     assert (report.added, report.prompts, report.samples, report.questions) == (4, 1, 3, 3)
     with project.database.read() as session:
         assert sorted(session.scalars(select(Sample.position))) == [0, 1, 2]
+
+
+def test_a_row_has_the_same_key_for_ever(project: Project, write: Write) -> None:
+    """A file that an earlier version imported is known again by it. What is no plain strength stands in it whole."""
+    rows = [
+        {"prompt": "Is it?", "response_a": "Yes.", "response_b": "No.", "choice": "a", "annotator": "w", "submitted_at": "2026-01-01T12:00:00+01:00"},
+        {"prompt": "Is it?", "response_a": "Yes.", "response_b": "No.", "choice": "b", "annotator": "w", "comment": '\u00e9 "so"'},
+        {"prompt": "Is it?", "response_a": "Yes.", "response_b": "No.", "skip": "can't say", "annotator": "v"},
+    ]
+    assert import_judgements(project, write("a.jsonl", *rows), "table").added == 3
+    with project.database.read() as session:
+        for row in session.scalars(select(Judgement)):
+            told = row.answer["strength"] if row.answer.keys() == {"strength"} else row.answer
+            when = [row.submitted_at.isoformat()] if row.submitted_at.year > 1970 else []
+            assert row.idempotency_key == content_id("import", row.question_id, row.annotator_id, told, *when)
+            assert UUID(row.id).version == 7
+
+
+def test_votes_that_come_again_later_in_the_file_are_known(project: Project, write: Write) -> None:
+    """Beyond the rows that are taken in at once, and beyond the samples that are kept at hand."""
+    rows = [
+        {"prompt": f"Question {n}", "response_a": f"Yes {n}.", "response_b": "No.", "choice": "a", "annotator": worker}
+        for worker in ("v", "w", "v")
+        for n in range(30)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("truing.feedback.imports.CHUNK", 7)
+        patch.setattr("truing.feedback.imports.REMEMBERED", 10)
+        report = import_judgements(project, write("a.jsonl", *rows), "table")
+    assert (report.added, report.duplicates, report.prompts, report.samples, report.questions, report.annotators) == (60, 30, 30, 60, 30, 2)
+    with project.database.read() as session:
+        assert set(session.execute(select(Question.answers, Question.open)).tuples()) == {(2, False)}
+
+
+def test_a_key_that_belongs_to_something_else_is_said_and_nothing_comes_in(project: Project, write: Write) -> None:
+    file = write("a.jsonl", *({"prompt": f"Question {n}", "chosen": "Yes.", "rejected": "No."} for n in range(3)))
+    import_judgements(project, file, "trl")
+    with project.database.read() as session:
+        key = session.scalars(select(Judgement.idempotency_key).join(Question).order_by(Question.position)).all()[1]
+    fresh = write("b.jsonl", {"prompt": "New", "chosen": "Yes.", "rejected": "No."}, {"prompt": "Newer", "chosen": "Yes.", "rejected": "No."})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("truing.feedback.imports.content_id_of_json", lambda parts: key)
+        before = counts(project)
+        with pytest.raises(UserError, match=r"lines 1 to 2 of b.jsonl clashes with what the project has") as caught:
+            import_judgements(project, fresh, "trl")
+    assert caught.value.fix
+    assert counts(project) == before
 
 
 def test_a_second_file_stands_beside_the_first(project: Project, write: Write) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import select
 from truing.errors import BadRow, UserError
 from truing.feedback.exchange import FORMATS, WRITABLE, export_judgements, import_judgements, preview_import
 from truing.feedback.formats import RECORD_FORMATS
-from truing.feedback.formats.record import MODERATE, Numbered, Record, Response, Source, dense, milliseconds, moment
+from truing.feedback.formats.record import MODERATE, Numbered, Record, Response, Source, checked, dense, milliseconds, moment
 from truing.feedback.formats.scales import Scale, strength_of
 from truing.feedback.formats.tables import ours, own, safe, unsafe
 from truing.feedback.guess import find
@@ -573,6 +573,22 @@ def test_json_however_it_is_laid_out(tmp_path: Path, text: str) -> None:
 def test_tables_with_other_signs_between_the_cells(tmp_path: Path, sign: str) -> None:
     (tmp_path / "a.csv").write_text(f"prompt{sign}response_a{sign}response_b{sign}choice\nIs it?{sign}Yes.{sign}No.{sign}b\n")
     assert [record.answer for record in read(tmp_path / "a.csv", "table")] == [{"strength": -2}]
+
+
+def test_a_table_whose_first_column_has_no_name(tmp_path: Path) -> None:
+    """As pandas writes it: the number of the row."""
+    (tmp_path / "a.csv").write_text(",prompt,response_a,response_b,choice\n0,Is it?,Yes.,No.,a\n", encoding="utf-8")
+    (found,) = RECORD_FORMATS["table"].read(Source(tmp_path / "a.csv"))
+    assert isinstance(found, Numbered)
+    assert found.record.answer == {"strength": MODERATE}
+
+
+def test_true_is_no_strength_though_it_equals_one() -> None:
+    responses = (Response("Yes."), Response("No."))
+    assert checked(Record(Kind.PAIR, turns_of("Is it?"), responses, {"strength": 1}))
+    for strength in (True, 4, 1.0):
+        with pytest.raises(UserError, match="no answer to a pair question"):
+            checked(Record(Kind.PAIR, turns_of("Is it?"), responses, {"strength": strength}))
 
 
 def test_small_words() -> None:

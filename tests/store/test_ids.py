@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.store.ids import canonical, content_id, seed_from, uuid7
+from truing.store.ids import canonical, content_id, content_id_of_json, seed_from, uuid7, uuid7_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 values: st.SearchStrategy[Any] = st.recursive(
@@ -43,6 +43,11 @@ def test_parts_do_not_run_together() -> None:
     assert len({content_id("ab", "c"), content_id("a", "bc"), content_id("abc"), content_id(["ab", "c"])}) == 4
 
 
+@given(st.lists(values, max_size=3))
+def test_an_id_of_what_is_json_already_is_the_same(parts: list[Any]) -> None:
+    assert content_id_of_json(canonical(parts).decode("utf-8", "surrogatepass")) == content_id(*parts)
+
+
 def test_an_id_of_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         content_id(float("nan"))
@@ -59,6 +64,7 @@ def test_uuid7_is_what_rfc_9562_says() -> None:
     bits = {12: 0xCC3, 62: 0x18C4DC0C0C07398F}
     moment = datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC)
     assert uuid7(moment, bits.__getitem__) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
+    assert uuid7_of(moment, bits[12], bits[62]) == "017f22e2-79b0-7cc3-98c4-dc0c0c07398f"
 
 
 def test_uuid7_follows_its_seed_and_differs_without_one() -> None:

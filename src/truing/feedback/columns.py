@@ -2,6 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Float, Integer, LargeBinary, String
@@ -15,8 +16,13 @@ LISTS = {"turns", "token_ids", "order_shown"}  # the JSON columns that hold a li
 def encode(value: Any) -> Any:
     """A column's value as JSON has it."""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
+        return _written(value)
     return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
+
+
+@lru_cache(maxsize=4096)  # an import's rows often have one and the same
+def _written(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def decode(column: Column[Any], value: Any) -> Any:

@@ -8,14 +8,16 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from truing.feedback.formats.record import MODERATE, Format, Record, Response
 from truing.feedback.imports import IMPORT, UNKNOWN_TIME
+from truing.store.judgements import batches
 from truing.store.tables import Annotator, AnnotatorKind, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Sample
 
 CHUNK = 500  # questions
+REMEMBERED = 50_000  # annotators who are kept at hand
 
 
 class Stored(NamedTuple):
@@ -57,47 +59,63 @@ def records(session: Session, *, by_prompt: bool = False) -> Iterator[Stored]:
         .join(Prompt, Prompt.id == Question.prompt_id)
         .order_by(*order, Question.position, Question.id)
     )
+    people: dict[str, _Who] = {}
     with session.execute(query.execution_options(yield_per=CHUNK)) as result:
         for part in result.partitions():
-            yield from _records_of(session, part)
+            yield from _records_of(session, part, people)
 
 
-def _records_of(session: Session, questions: Sequence[Row[Any]]) -> Iterator[Stored]:
+class _Who(NamedTuple):
+    """An annotator as they go out."""
+
+    name: str | None
+    judge: bool
+    nameless: bool  # one who stands for all the nameless of a file
+
+
+def _records_of(session: Session, questions: Sequence[Any], people: dict[str, _Who]) -> Iterator[Stored]:
     ids = [question.id for question in questions]
     responses = _responses(session, ids)
-    judgements: dict[str, list[Row[Any]]] = {}
+    judgements: dict[str, list[Any]] = {}
     query = select(
-        Judgement.id, Judgement.question_id, Judgement.answer, Judgement.order_shown, Judgement.started_at, Judgement.submitted_at, Judgement.active_ms,
-        Judgement.annotator_id, Judgement.supersedes, Annotator.kind, Annotator.name, Annotator.facts,
-    ).join(Annotator, Annotator.id == Judgement.annotator_id)  # fmt: skip
-    for row in session.execute(query.where(Judgement.question_id.in_(ids)).order_by(Judgement.submitted_at, Judgement.id)):
-        judgements.setdefault(row.question_id, []).append(row)
-    for question in questions:
-        mine = judgements.get(question.id, [])
-        superseded = {row.supersedes for row in mine}
-        nameless = 0
-        for row in mine:
-            record = _record(question, responses[question.id], row, nameless)
-            nameless += record.annotator is None
-            yield Stored(question.prompt_id, question.id, row.id in superseded, record)
-
-
-def _record(question: Row[Any], responses: tuple[Response, ...], row: Row[Any], vote: int) -> Record:
-    judge = row.kind == AnnotatorKind.MODEL
-    nameless = row.facts.get("imported") and not row.facts.get("worker") and not judge
-    told = row.submitted_at != UNKNOWN_TIME
-    shown = None if question.facts.get("order_shown") == "unknown" else tuple(row.order_shown)
-    return Record(
-        Kind(question.kind), question.turns, responses, row.answer,
-        annotator=None if nameless else row.facts.get("judge", row.name) if judge else row.annotator_id, judge=judge, vote=vote if nameless else 0,
-        shown=shown if len(responses) > 1 else None, started_at=row.started_at if told else None, submitted_at=row.submitted_at if told else None,
-        active_ms=row.active_ms if told or row.active_ms else None, gold=_gold(question),
+        Judgement.id, Judgement.question_id, Judgement.annotator_id, Judgement.supersedes, Judgement.answer, Judgement.order_shown, Judgement.started_at,
+        Judgement.submitted_at, Judgement.active_ms,
     )  # fmt: skip
+    rows = session.execute(query.where(Judgement.question_id.in_(ids)).order_by(Judgement.submitted_at, Judgement.id)).all()
+    for row in rows:
+        judgements.setdefault(row[1], []).append(row)
+    _meet(session, people, {row[2] for row in rows})
+    for question, kind, gold, facts, prompt, turns in questions:
+        mine = judgements.get(question, [])
+        superseded = {row[3] for row in mine}
+        asked, right = Kind(kind), _gold(gold)
+        ordered = facts.get("order_shown") != "unknown" and len(responses[question]) > 1
+        nameless = 0
+        for key, _, annotator, _, answer, shown, started, submitted, active_ms in mine:
+            who = people[annotator]
+            told = submitted != UNKNOWN_TIME
+            record = Record(
+                asked, turns, responses[question], answer, annotator=who.name, judge=who.judge, vote=nameless if who.nameless else 0,
+                shown=tuple(shown) if ordered else None, started_at=started if told else None, submitted_at=submitted if told else None,
+                active_ms=active_ms if told or active_ms else None, gold=right,
+            )  # fmt: skip
+            nameless += who.name is None
+            yield Stored(prompt, question, key in superseded, record)
 
 
-def _gold(question: Row[Any]) -> dict[str, Any] | None:
+def _meet(session: Session, people: dict[str, _Who], ids: set[str]) -> None:
+    """Have these annotators among `people`."""
+    if len(people) > REMEMBERED:
+        people.clear()
+    for some in batches(sorted(ids - people.keys())):
+        for key, kind, name, facts in session.execute(select(Annotator.id, Annotator.kind, Annotator.name, Annotator.facts).where(Annotator.id.in_(some))):
+            judge = kind == AnnotatorKind.MODEL
+            nameless = bool(facts.get("imported")) and not facts.get("worker") and not judge
+            people[key] = _Who(None if nameless else facts.get("judge", name) if judge else key, judge, nameless)
+
+
+def _gold(gold: dict[str, Any] | None) -> dict[str, Any] | None:
     """The known answer, in the form of an answer."""
-    gold: dict[str, Any] | None = question.gold
     if gold is None or "better" not in gold:
         return None if gold is None else gold["answer"]
     return {"strength": -MODERATE if gold["better"] else MODERATE}

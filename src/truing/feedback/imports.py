@@ -4,27 +4,31 @@ Which response is A is drawn from the content, the same whatever was answered. N
 pseudonyms, names of judge models stay. Everything happens in one transaction, a few thousand rows at a time.
 """
 
+import gc
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from random import Random
 from typing import Any, NamedTuple
 
-from sqlalchemy import Table, func, insert, select
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from truing.errors import BadRow, UserError
 from truing.feedback.answers import gold_of
 from truing.feedback.formats.record import Numbered, Record, Response
+from truing.store.bulk import Inserts
 from truing.store.clock import now
 from truing.store.conversations import Turn
 from truing.store.database import hold
-from truing.store.ids import content_id, seed_from, uuid7
+from truing.store.ids import canonical, content_id, content_id_of_json, seed_from, uuid7_of
 from truing.store.judgements import batches, count_answers
 from truing.store.project import Project
 from truing.store.salt import project_salt
 from truing.store.splits import held_out_share, split_of_turns
-from truing.store.tables import Annotator, AnnotatorKind, Base, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Role, Sample, Split
+from truing.store.tables import Annotator, AnnotatorKind, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Role, Sample, Split
 
 CHUNK = 4000  # records
 CHUNK_CHARACTERS = 8 << 20  # or this much text, whichever is less
@@ -34,7 +38,7 @@ LONGEST_NAME = 60  # sample.batch and policy.id hold 80 characters
 IMPORT = "import:"
 JUDGE = "judge:"
 NAME_DIGITS = 16  # 64 bits: among a million workers two meet by chance once in thirty million projects
-REMEMBERED = 50_000  # samples whose ids are kept at hand
+REMEMBERED = 20_000  # samples whose ids are kept at hand
 
 
 class JudgementReport(NamedTuple):
@@ -73,7 +77,7 @@ def import_records(project: Project, records: Iterable[Numbered | BadRow], origi
     Raises:
         UserError: there is no row, or none that can be used; or (strict) one that can't. Nothing is imported then.
     """
-    with project.database.write() as session:
+    with _settled(), project.database.write() as session:
         hold(session, Judgement)
         _make_room(session)
         intake = _Intake(project, session, origin)
@@ -104,28 +108,52 @@ def pseudonym(salt: bytes, scope: str, worker: str) -> str:
     return hmac.digest(salt, f"{scope}\n{worker}".encode("utf-8", "surrogatepass"), "sha256").hex()[:NAME_DIGITS]
 
 
+@contextmanager
+def _settled() -> Iterator[None]:
+    """Let the garbage collector pass over what was there before: to walk all of a program's libraries again and again takes an eighth of an import."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _make_room(session: Session) -> None:
     """Let SQLite hold more of its indexes in memory than it does for short work: ids of content fall everywhere in them."""
     connection = session.connection()
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("PRAGMA cache_size = -98304")  # 96 MB
+        connection.exec_driver_sql("PRAGMA cache_size = -122880")  # 120 MB
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Place:
+    """What follows from a prompt and its responses alone; votes on one question share it."""
+
+    turns: list[Turn]
+    told: tuple[Response, ...]  # as the record lists them
+    prompt_id: str
+    order: tuple[int, ...]  # which of them is A, which B, ...
+    characters: int
+
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """In the order A, B, ..."""
+        return tuple(self.told[at] for at in self.order)
 
 
 class _Line(NamedTuple):
-    """A record with the ids of what it becomes. `responses` stand in the order A, B, ... and `order` says which they were in the record."""
+    """A record, where in the file it stood and where in the store it belongs."""
 
     number: int
     record: Record
-    prompt_id: str
-    responses: tuple[Response, ...]
-    order: tuple[int, ...]
+    place: _Place
 
 
 def _chunks(records: Iterable[Numbered | BadRow], intake: "_Intake") -> Iterator[list[_Line]]:
     """The usable rows, some at a time; the others are handed to `intake.refuse`."""
     chunk: list[_Line] = []
     characters = 0
-    place = _Place([], (), "", ())
+    place = _Place([], (), "", (), 0)
     for item in records:
         if isinstance(item, BadRow):
             intake.refuse(item)
@@ -133,8 +161,8 @@ def _chunks(records: Iterable[Numbered | BadRow], intake: "_Intake") -> Iterator
         line, record = item
         if record.responses != place.told or record.turns != place.turns:  # votes on one question stand together
             place = _place(record, place)
-        chunk.append(_Line(line, record, place.prompt_id, tuple(record.responses[at] for at in place.order), place.order))
-        characters += sum(len(response.text) for response in record.responses) + sum(len(turn["content"]) for turn in record.turns)
+        chunk.append(_Line(line, record, place))
+        characters += place.characters
         if len(chunk) >= CHUNK or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -142,18 +170,10 @@ def _chunks(records: Iterable[Numbered | BadRow], intake: "_Intake") -> Iterator
         yield chunk
 
 
-class _Place(NamedTuple):
-    """What follows from a prompt and its responses alone."""
-
-    turns: list[Turn]
-    told: tuple[Response, ...]
-    prompt_id: str
-    order: tuple[int, ...]
-
-
 def _place(record: Record, last: _Place) -> _Place:
     prompt_id = last.prompt_id if record.turns == last.turns else content_id(record.turns)
-    return _Place(record.turns, record.responses, prompt_id, drawn_order(prompt_id, record.responses))
+    characters = sum(len(response.text) for response in record.responses) + sum(len(turn["content"]) for turn in record.turns)
+    return _Place(record.turns, record.responses, prompt_id, drawn_order(prompt_id, record.responses), characters)
 
 
 def drawn_order(prompt_id: str, responses: Sequence[Response]) -> tuple[int, ...]:
@@ -176,6 +196,17 @@ def in_order(answer: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:
     return answer
 
 
+PROMPT = ("id", "turns", "text", "split", "source", "facts", "position", "created_at")
+SAMPLE = ("id", "prompt_id", "policy_id", "author", "batch", "position", "text", "finished", "created_at")
+QUESTION = ("id", "kind", "prompt_id", "gold", "overlap", "answers", "open", "position", "facts", "created_at")
+QUESTION_SAMPLE = ("question_id", "position", "sample_id")
+ANNOTATOR = ("id", "name", "kind", "role", "active", "facts", "created_at")
+POLICY = ("id", "model", "created_at")
+JUDGEMENT = (
+    "id", "question_id", "annotator_id", "answer", "order_shown", "started_at", "submitted_at", "active_ms", "guideline_version", "idempotency_key", "extra",
+)  # fmt: skip
+
+
 class _Intake:
     """An import under way: what it knows of the store and what it has done."""
 
@@ -188,7 +219,13 @@ class _Intake:
         self._annotators: dict[tuple[str | None, bool, int], str] = {}
         self._policies: dict[str, str] = {}
         self._ids: dict[str, dict[tuple[str | None, str], str]] = {}  # prompt → (policy, text) → sample
-        self._draw = Random()
+        self._add_prompts, self._add_samples = Inserts(session, Prompt, PROMPT), Inserts(session, Sample, SAMPLE)
+        self._add_questions, self._add_places = Inserts(session, Question, QUESTION), Inserts(session, QuestionSample, QUESTION_SAMPLE)
+        self._add_annotators, self._add_policies = Inserts(session, Annotator, ANNOTATOR), Inserts(session, Policy, POLICY)
+        self._add_judgements = Inserts(session, Judgement, JUDGEMENT)
+        self._strengths: dict[int, Any] = {}  # of an answer that is nothing else → the answer, bound
+        self._shown: dict[tuple[int, ...], Any] = {}  # an order → the same, bound
+        self._extra = self._add_judgements.bound("extra", False)
         self._prompt_position = self._next(Prompt.position)
         self._question_position = self._next(Question.position)
         self._refused: list[BadRow] = []
@@ -209,62 +246,77 @@ class _Intake:
         )  # fmt: skip
 
     def take(self, lines: list[_Line]) -> None:
-        """Write what the store doesn't have of these rows."""
-        fresh = self._take_prompts(lines)
-        samples = self._take_samples(lines, fresh)
-        asked = [(line.record.kind, tuple(ids)) for line, ids in zip(lines, samples, strict=True)]
-        named = {question: content_id("question", str(question[0]), list(question[1])) for question in set(asked)}
-        questions = [named[question] for question in asked]
-        judgements = self._judgements(lines, questions)
-        known = self._take_questions(lines, samples, questions, judgements)
+        """Write what the store doesn't have of these rows.
+
+        Raises:
+            UserError: an id or key that is made from a row belongs to something else in the store.
+        """
+        try:
+            self._take(lines)
+        except IntegrityError as error:
+            first, last = lines[0].number, lines[-1].number
+            raise UserError(
+                f"something in lines {first} to {last} of {self._origin.file} clashes with what the project has: {error.orig}",
+                fix="import into a new project, or under another name with --name",
+            ) from error
+
+    def _take(self, lines: list[_Line]) -> None:
+        places = list(dict.fromkeys(line.place for line in lines))
+        fresh = self._take_prompts(places)
+        samples, met = self._take_samples(places, fresh)
+        questions = _asked(lines, samples)
+        known = self._known(Question.id, {question for line, question in zip(lines, questions, strict=True) if line.place in met} if met else set())
+        judgements, people = self._judgements(lines, questions, known)
+        self._take_questions(lines, samples, questions, known, people)
+        self._add_judgements.write(judgements, ready=("answer", "order_shown", "extra"))
         self._added += len(judgements)
         self._duplicates += len(lines) - len(judgements)
-        self._add(Judgement, judgements)
-        count_answers(self._session, known & {row["question_id"] for row in judgements})
+        if known:
+            count_answers(self._session, known & {row[1] for row in judgements})
 
-    def _take_prompts(self, lines: list[_Line]) -> set[str]:
+    def _take_prompts(self, places: list[_Place]) -> set[str]:
         """Ids of the prompts that the store didn't have."""
-        known = self._known(Prompt.id, {line.prompt_id for line in lines})
+        known = self._known(Prompt.id, {place.prompt_id for place in places})
         fresh: set[str] = set()
-        rows: list[dict[str, Any]] = []
-        for line in lines:
-            if line.prompt_id in known or line.prompt_id in fresh:
+        rows: list[tuple[Any, ...]] = []
+        for place in places:
+            if place.prompt_id in known or place.prompt_id in fresh:
                 continue
-            fresh.add(line.prompt_id)
-            turns = line.record.turns
-            rows.append(
-                {"id": line.prompt_id, "turns": turns, "text": turns[-1]["content"], "split": str(split_of_turns(turns, self._share)), "source": self._label,
-                 "facts": {}, "position": self._prompt_position + len(rows), "created_at": self._moment}
-            )  # fmt: skip
+            fresh.add(place.prompt_id)
+            split = split_of_turns(place.turns, self._share)
+            self._held_out += split == Split.HELD_OUT
+            position = self._prompt_position + len(rows)
+            rows.append((place.prompt_id, place.turns, place.turns[-1]["content"], str(split), self._label, {}, position, self._moment))
         self._prompt_position += len(rows)
         self._prompts += len(rows)
-        self._held_out += sum(row["split"] == Split.HELD_OUT for row in rows)
-        self._add(Prompt, rows)
+        self._add_prompts.write(rows)
         return fresh
 
-    def _take_samples(self, lines: list[_Line], fresh: set[str]) -> list[list[str]]:
-        """Ids of each line's samples. A text that the import gave to that prompt before, under the same policy, is the same sample."""
-        self._recall({line.prompt_id for line in lines}, fresh)
-        rows: list[dict[str, Any]] = []
-        found: list[list[str]] = []
-        for line in lines:
-            ids = self._ids[line.prompt_id]
-            mine = []
-            for text, model in line.responses:
+    def _take_samples(self, places: list[_Place], fresh: set[str]) -> tuple[dict[_Place, list[str]], set[_Place]]:
+        """Ids of the samples of each place, A first, and the places all of whose samples the store had before these rows.
+
+        A text that the import gave to that prompt before, under the same policy, is the same sample.
+        """
+        self._recall({place.prompt_id for place in places}, fresh)
+        rows: list[tuple[Any, ...]] = []
+        found: dict[_Place, list[str]] = {}
+        created: set[str] = set()
+        for place in places:
+            ids = self._ids[place.prompt_id]
+            found[place] = mine = []
+            for text, model in place.responses:
                 policy = None if model is None else self._policy(model)
                 sample = ids.get((policy, text))
                 if sample is None:
                     position = len(ids)
-                    sample = ids[policy, text] = content_id("sample", line.prompt_id, self._batch, position)
-                    rows.append(
-                        {"id": sample, "prompt_id": line.prompt_id, "policy_id": policy, "author": self._author if policy is None else None,
-                         "batch": self._batch, "position": position, "text": text, "finished": True, "created_at": self._moment}
-                    )  # fmt: skip
+                    sample = ids[policy, text] = content_id("sample", place.prompt_id, self._batch, position)
+                    created.add(sample)
+                    author = self._author if policy is None else None
+                    rows.append((sample, place.prompt_id, policy, author, self._batch, position, text, True, self._moment))
                 mine.append(sample)
-            found.append(mine)
         self._samples += len(rows)
-        self._add(Sample, rows)
-        return found
+        self._add_samples.write(rows)
+        return found, {place for place, ids in found.items() if created.isdisjoint(ids)}
 
     def _recall(self, prompts: set[str], fresh: set[str]) -> None:
         """Have the ids of these prompts' samples at hand."""
@@ -278,32 +330,24 @@ class _Intake:
             for prompt, policy, text, sample in self._session.execute(query.where(Sample.prompt_id.in_(ids))):
                 self._ids[prompt][policy, text] = sample
 
-    def _take_questions(self, lines: list[_Line], samples: list[list[str]], ids: list[str], judgements: list[dict[str, Any]]) -> set[str]:
-        """Ids of the questions that the store had already."""
-        known = self._known(Question.id, set(ids))
-        people: dict[str, set[str]] = {}
-        for row in judgements:
-            if "skip" not in row["answer"]:
-                people.setdefault(row["question_id"], set()).add(row["annotator_id"])
-        rows: list[dict[str, Any]] = []
-        places: list[dict[str, Any]] = []
+    def _take_questions(self, lines: list[_Line], samples: dict[_Place, list[str]], questions: list[str], known: set[str], people: dict[str, set[str]]) -> None:
+        rows: list[tuple[Any, ...]] = []
+        places: list[tuple[str, int, str]] = []
         done = set(known)
-        for line, mine, question in zip(lines, samples, ids, strict=True):
+        for line, question in zip(lines, questions, strict=True):
             if question in done:
                 continue
             done.add(question)
             answers = len(people.get(question, ()))
             rows.append(
-                {"id": question, "kind": str(line.record.kind), "prompt_id": line.prompt_id, "gold": self._gold(line), "overlap": 1,
-                 "position": self._question_position + len(rows), "answers": answers, "open": answers < 1, "facts": self._facts(line),
-                 "created_at": self._moment}
+                (question, str(line.record.kind), line.place.prompt_id, self._gold(line), 1, answers, answers < 1, self._question_position + len(rows),
+                 self._facts(line), self._moment)
             )  # fmt: skip
-            places += [{"question_id": question, "position": place, "sample_id": sample} for place, sample in enumerate(mine)]
+            places += [(question, place, sample) for place, sample in enumerate(samples[line.place])]
         self._question_position += len(rows)
         self._questions += len(rows)
-        self._add(Question, rows)
-        self._add(QuestionSample, places)
-        return known
+        self._add_questions.write(rows)
+        self._add_places.write(places)
 
     def _facts(self, line: _Line) -> dict[str, Any]:
         facts = {"why": "imported", "file": self._label, "line": line.number}
@@ -312,31 +356,51 @@ class _Intake:
     def _gold(self, line: _Line) -> dict[str, Any] | None:
         """The known answer as a question holds it; a skip or an edit is none."""
         gold, kind = line.record.gold, line.record.kind
-        return None if gold is None or "skip" in gold or kind == Kind.EDIT else gold_of(kind, in_order(gold, line.order))
+        return None if gold is None or "skip" in gold or kind == Kind.EDIT else gold_of(kind, in_order(gold, line.place.order))
 
-    def _judgements(self, lines: list[_Line], questions: list[str]) -> list[dict[str, Any]]:
-        """The rows of judgements that the store doesn't have."""
-        rows: dict[str, dict[str, Any]] = {}
+    def _judgements(self, lines: list[_Line], questions: list[str], known: set[str]) -> tuple[list[tuple[Any, ...]], dict[str, set[str]]]:
+        """The rows of judgements that the store doesn't have, and who answered each question with them; a skip is no answer.
+
+        Only a question that the store has, one of the `known`, can have a judgement there.
+        """
+        rows: dict[str, tuple[Any, ...]] = {}
+        skips: set[str] = set()
         for line, question in zip(lines, questions, strict=True):
-            row = self._judgement(line, question)
-            rows.setdefault(row["idempotency_key"], row)
-        known = self._known(Judgement.idempotency_key, set(rows))
-        return [row for key, row in rows.items() if key not in known]
+            key, row = self._judgement(line, question)
+            if rows.setdefault(key, row) is row and "skip" in line.record.answer:
+                skips.add(key)
+        there = self._known(Judgement.idempotency_key, {key for key, row in rows.items() if row[1] in known}) if known else set()
+        people: dict[str, set[str]] = {}
+        for key, row in rows.items():
+            if key not in there and key not in skips:
+                people.setdefault(row[1], set()).add(row[2])
+        return [row for key, row in rows.items() if key not in there], people
 
-    def _judgement(self, line: _Line, question: str) -> dict[str, Any]:
-        record = line.record
+    def _judgement(self, line: _Line, question: str) -> tuple[str, tuple[Any, ...]]:
+        """(idempotency key, row) of a line."""
+        record, order = line.record, line.place.order
         annotator = self._annotator(record)
-        answer = in_order(record.answer, line.order)
-        when = [] if record.submitted_at is None else [record.submitted_at.isoformat()]
-        key = content_id("import", question, annotator, answer["strength"] if answer.keys() == {"strength"} else answer, *when)
+        told, answer = self._answer(in_order(record.answer, order))
+        when = "" if record.submitted_at is None else f',"{record.submitted_at.isoformat()}"'
+        key = content_id_of_json(f'["import","{question}","{annotator}",{told}{when}]')
         submitted = record.submitted_at or UNKNOWN_TIME
-        self._draw.seed(seed_from(key))
-        shown = range(len(line.order)) if record.shown is None else [line.order.index(place) for place in record.shown]
-        return {
-            "id": uuid7(submitted, self._draw.getrandbits), "question_id": question, "annotator_id": annotator, "answer": answer, "order_shown": list(shown),
-            "started_at": record.started_at or submitted, "submitted_at": submitted, "active_ms": record.active_ms or 0, "guideline_version": 0,
-            "idempotency_key": key,
-        }  # fmt: skip
+        shown = tuple(range(len(order))) if record.shown is None else tuple(map(order.index, record.shown))
+        if shown not in self._shown:
+            self._shown[shown] = self._add_judgements.bound("order_shown", list(shown))
+        judgement_id = uuid7_of(submitted, int(question[:3], 16), int(key[:16], 16) >> 2)
+        return key, (
+            judgement_id, question, annotator, answer, self._shown[shown], record.started_at or submitted, submitted, record.active_ms or 0, 0, key,
+            self._extra,
+        )  # fmt: skip
+
+    def _answer(self, answer: dict[str, Any]) -> tuple[str, Any]:
+        """(as JSON in the key, bound) of an answer. Most say a strength and nothing else, and there are seven of those."""
+        if answer.keys() != {"strength"}:
+            return canonical(answer).decode("utf-8", "surrogatepass"), self._add_judgements.bound("answer", answer)
+        strength = answer["strength"]
+        if strength not in self._strengths:
+            self._strengths[strength] = self._add_judgements.bound("answer", answer)
+        return str(strength), self._strengths[strength]
 
     def _annotator(self, record: Record) -> str:
         """Id of whoever judged: a worker under a pseudonym, a judge model, or the one who stands for all the nameless of the file."""
@@ -358,8 +422,7 @@ class _Intake:
         annotator_id = content_id("annotator", full)
         if self._session.get(Annotator, annotator_id) is None:
             kind = AnnotatorKind.MODEL if judge and name is not None else AnnotatorKind.HUMAN
-            row = {"id": annotator_id, "name": full, "kind": str(kind), "role": str(Role.ANNOTATOR), "active": True, "facts": facts}
-            self._add(Annotator, [{**row, "created_at": self._moment}])
+            self._add_annotators.write([(annotator_id, full, str(kind), str(Role.ANNOTATOR), True, facts, self._moment)])
             self._people += 1
         return annotator_id
 
@@ -368,7 +431,7 @@ class _Intake:
         if model not in self._policies:
             policy_id = f"{IMPORT}{label_of(model)}"
             if self._session.get(Policy, policy_id) is None:
-                self._add(Policy, [{"id": policy_id, "model": model, "artifact_id": None, "parent_id": None, "created_at": self._moment}])
+                self._add_policies.write([(policy_id, model, self._moment)])
             self._policies[model] = policy_id
         return self._policies[model]
 
@@ -378,7 +441,14 @@ class _Intake:
     def _next(self, column: InstrumentedAttribute[int]) -> int:
         return int(self._session.scalar(select(func.coalesce(func.max(column), -1))) or 0) + 1
 
-    def _add(self, table: type[Base], rows: list[dict[str, Any]]) -> None:
-        if rows:
-            assert isinstance(table.__table__, Table)  # by way of the table, not the class: a third of the time
-            self._session.execute(insert(table.__table__), rows)
+
+def _asked(lines: list[_Line], samples: dict[_Place, list[str]]) -> list[str]:
+    """The id of each line's question."""
+    found: list[str] = []
+    place, kind, question = None, None, ""
+    for line in lines:
+        if line.place is not place or line.record.kind != kind:
+            place, kind = line.place, line.record.kind
+            question = content_id("question", str(kind), samples[place])
+        found.append(question)
+    return found

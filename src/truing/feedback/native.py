@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Select, insert, literal, select
+from sqlalchemy import Column, ColumnElement, LargeBinary, Select, insert, literal, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -44,6 +44,7 @@ from truing.store.tables import (
     Sample,
     SetState,
     Split,
+    Utc,
 )  # fmt: skip
 
 NATIVE = "native"
@@ -115,9 +116,15 @@ def export_log(session: Session) -> Generator[tuple[bool, Mapping[str, Any]]]:
     yield False, HEADER
     numbers = dict(session.execute(select(Round.id, Round.number)).all())
     for name, event in EVENTS.items():
-        names = [column.name for column in _columns(event)]
-        for part in _partitions(session, _ordered(event)):
-            lines = [{"event": name, **{key: encode(value) for key, value in zip(names, row, strict=False)}} for row in part]
+        columns = _columns(event)
+        names = [column.name for column in columns]
+        coded = [column.name for column in columns if isinstance(column.type, Utc | LargeBinary)]
+        for part in _partitions(session, _ordered(session, event)):
+            lines: list[dict[str, Any]] = [dict(zip(names, row, strict=False)) for row in part]
+            for line in lines:
+                line["event"] = name
+                for key in coded:
+                    line[key] = encode(line[key])
             if event.table in ROUNDS:
                 key = "parent" if event.table is Round else "round"
                 for line, row in zip(lines, part, strict=True):
@@ -279,12 +286,12 @@ def _columns(event: Event) -> list[Column[Any]]:
     return [column for column in event.table.__table__.columns if isinstance(column, Column) and column.name not in event.dropped]
 
 
-def _ordered(event: Event) -> Select[Any]:
+def _ordered(session: Session, event: Event) -> Select[Any]:
     """All rows of an event's table, each after what it refers to, in an order that doesn't depend on the database."""
     query, columns = select(*_columns(event)), event.table.__table__.c
     if event.table in ROUNDS:
         query = query.add_columns(columns[ROUNDS[event.table]])
-    if event.table in PARENTS:
+    if event.table in PARENTS and _has_children(session, columns[PARENTS[event.table]]):
         query = _by_depth(query, columns.id, columns[PARENTS[event.table]])
     return query.order_by(*(columns[name] for name in ORDER.get(event.table, ("id",))))
 
@@ -294,6 +301,11 @@ ORDER: dict[type[Base], tuple[str, ...]] = {
     Round: ("number",), Prompt: ("position", "id"), QuestionSet: ("position", "id"), Guideline: ("set_id", "version"), Question: ("position", "id"),
     Judgement: ("submitted_at", "id"),
 }  # fmt: skip
+
+
+def _has_children(session: Session, parent: ColumnElement[Any]) -> bool:
+    """Whether any row has a parent; in most logs none has, and to walk the tree of a million single rows takes seconds."""
+    return session.scalar(select(parent).where(parent.is_not(None)).limit(1)) is not None
 
 
 def _by_depth(query: Select[Any], key: ColumnElement[Any], parent: ColumnElement[Any]) -> Select[Any]:

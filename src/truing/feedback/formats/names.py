@@ -86,13 +86,21 @@ SAME_PLACE = {"left": "a", "right": "b", "one": "1", "two": "2", "first": "1", "
 LONGEST_NAME = 80
 
 
+class Group(NamedTuple):
+    """Columns of one kind of name that hold a response each, in the order of their places."""
+
+    names: tuple[str, ...]  # of the places
+    columns: tuple[str, ...]
+    models: tuple[str | None, ...]  # the column with the model of each, if there is one
+
+
 class Layout(NamedTuple):
     """The columns of a table by what they hold; of several that may hold it, the likeliest first."""
 
     prompts: tuple[str, ...]
     lists: tuple[str, ...]  # all responses in one
     single: tuple[str, ...]
-    numbered: tuple[tuple[tuple[str, str], ...], ...]  # for each kind of name: (place, column) in the order of the places
+    numbered: tuple[Group, ...]
     models: dict[str, str]  # place → column
     ranks: dict[str, str]  # place → column
     rated: tuple[tuple[str, str, str], ...]  # (aspect, place, column)
@@ -132,19 +140,32 @@ def _layout(columns: tuple[str, ...]) -> Layout:
     of_several = tuple((match["aspect"].lower(), match["place"].lower(), name) for match, name in rated if match["aspect"].lower() in ASPECTS)
     of_one = tuple((name.lower().removeprefix("rating:"), name) for name in short if name.lower() in ASPECTS or name.lower().startswith("rating:"))
     prompts, lists, single, *others = known
-    return Layout(prompts, lists, single, _numbered(short), models, ranks, of_several, of_one, *others)
+    return Layout(prompts, lists, single, _numbered(short, models), models, ranks, of_several, of_one, *others)
 
 
 KNOWN = (PROMPTS, LISTS, SINGLE, CHOICES, DEGREES, RANKINGS, THUMBS, EDITS, COMMENTS, PEOPLE, WHEN, SECONDS)
 
 
-def _numbered(names: Sequence[str]) -> tuple[tuple[tuple[str, str], ...], ...]:
+def group_of(places: Sequence[tuple[str, str]], models: Mapping[str, str]) -> Group:
+    """These (place, column), with the columns of their models.
+
+    Args:
+        models: place → column.
+    """
+    others = models.keys().isdisjoint(dict(places))  # response_1 beside model_a
+    shift = dict(zip((place for place, _ in places), sorted(models), strict=False)) if others else {}
+    named = tuple(models.get(place) or models.get(shift.get(place, "")) for place, _ in places)
+    return Group(tuple(place for place, _ in places), tuple(column for _, column in places), named)
+
+
+def _numbered(names: Sequence[str], models: Mapping[str, str]) -> tuple[Group, ...]:
     by_stem: dict[str, dict[str, str]] = {}
     for name in names:
         match = NUMBERED.fullmatch(name)
         if match:
             by_stem.setdefault(match["stem"].lower(), {})[match["place"].lower()] = name
-    return tuple(tuple(sorted(places.items(), key=lambda item: SAME_PLACE.get(item[0], item[0]))) for places in by_stem.values() if len(places) > 1)
+    ordered = [sorted(places.items(), key=lambda item: SAME_PLACE.get(item[0], item[0])) for places in by_stem.values() if len(places) > 1]
+    return tuple(group_of(places, models) for places in ordered)
 
 
 def _rank_place(name: str) -> str | None:

@@ -6,6 +6,7 @@ pure: what a file doesn't tell is None, and nothing is looked up.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,12 +121,21 @@ def checked(record: Record) -> Record:
     for response in record.responses:
         if not isinstance(response.text, str):
             raise UserError("a response is no text", fix="write it as text, or leave the row out")
-    if n > 1 and len(set(record.responses)) < n:
+    if n > 1 and (record.responses[0] == record.responses[1] if n == 2 else len(set(record.responses)) < n):
         raise UserError("the two responses are the same text", fix="leave the row out: it prefers nothing")
-    check_answer(record.kind, record.answer, n)
+    if record.answer.keys() == {"strength"} and isinstance(record.answer["strength"], int):
+        _check_strength(record.kind, record.answer["strength"], n)
+    else:
+        check_answer(record.kind, record.answer, n)
     if record.shown is not None and sorted(record.shown) != list(range(n)):
         raise UserError("the order shown is no order of the responses", fix="leave it out")
     return record
+
+
+@lru_cache(maxsize=256, typed=True)  # typed: true is no strength, though it equals 1
+def _check_strength(kind: Kind, strength: int, n: int) -> None:
+    """`check_answer`, asked once for each of the few answers that most records give."""
+    check_answer(kind, {"strength": strength}, n)
 
 
 def obj(row: Any) -> dict[str, Any]:
@@ -216,14 +226,10 @@ def single_turn(record: Record) -> str | None:
 
 def no_preference(record: Record) -> str | None:
     """Why a record says nothing that a format of plain preferences can hold; None if it does."""
-    reasons = {
-        f"{record.kind} question": record.kind != Kind.PAIR,
-        "check question": record.gold is not None,
-        "skip": "skip" in record.answer,
-        "both bad": "both_bad" in record.answer,
-        "tie": record.answer.get("strength") == 0,
-    }
-    return next((reason for reason, true in reasons.items() if true), None)
+    reason = only(record, Kind.PAIR)
+    if reason is None and "both_bad" in record.answer:
+        return "both bad"
+    return "tie" if reason is None and record.answer.get("strength") == 0 else reason
 
 
 def only(record: Record, *kinds: Kind) -> str | None:

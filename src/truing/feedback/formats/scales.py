@@ -92,16 +92,19 @@ def leaning(value: Any, responses: Sequence[Response], scale: Scale, *, degree: 
     Raises:
         UserError: the cell says nothing that is known.
     """
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word in FIRST:
+        return {"strength": MODERATE}
+    if word in SECOND:
+        return {"strength": -MODERATE}
     number = as_number(value)
     if number is not None:
         return {"strength": strength_of(number, scale, degree=degree)}
-    word = str(value).strip().lower() if isinstance(value, str) else ""
     by_name = [place for place, response in enumerate(responses) if value is not None and value in (response.model, response.text)]
-    if len(by_name) == 1 and word not in FIRST | SECOND:
+    if len(by_name) == 1:
         return {"strength": -MODERATE if by_name[0] else MODERATE}
-    for known, answer in ((FIRST, MODERATE), (SECOND, -MODERATE), (TIES, 0)):
-        if word in known:
-            return {"strength": answer}
+    if word in TIES:
+        return {"strength": 0}
     if word in BOTH_BAD:
         return {"both_bad": True}
     if word in SKIPS:

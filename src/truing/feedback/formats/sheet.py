@@ -6,10 +6,11 @@ MTurk, Toloka, Argilla and Label Studio put the same cells in envelopes of their
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from truing.errors import UserError
-from truing.feedback.formats.names import PLACES, SINGLE, Layout, layout, standing
+from truing.feedback.formats.names import PLACES, SINGLE, Group, Layout, group_of, layout, standing
 from truing.feedback.formats.record import MODERATE, Record, Response, as_number, conversation, dense, flat, person, whole, words
 from truing.feedback.formats.scales import Scale, leaning
 from truing.feedback.formats.unpaired import YES_NO, yes_or_no
@@ -20,13 +21,16 @@ from truing.store.tables import Kind
 Cells = Mapping[str, Any]
 
 
-def prompt_of(cells: Cells) -> list[Turn]:
+def prompt_of(cells: Cells, columns: Layout | None = None) -> list[Turn]:
     """The conversation: a text, turns, or turns written as JSON; an `input` under an `instruction` follows it.
+
+    Args:
+        columns: the layout of the cells, from whoever has it at hand.
 
     Raises:
         UserError: there is none.
     """
-    key = standing(cells, layout(cells).prompts)
+    key = standing(cells, (columns or layout(cells)).prompts)
     if key is None:
         raise UserError("has no prompt", fix="name a column `prompt` (or messages, conversation, instruction, question, ...)")
     value = flat(cells[key])
@@ -34,40 +38,63 @@ def prompt_of(cells: Cells) -> list[Turn]:
         value = parse_json(value)
     if isinstance(value, str) and key == "instruction" and isinstance(cells.get("input"), str) and cells["input"].strip():
         value = f"{value}\n\n{cells['input']}"
-    return checked_prompt(conversation(value) if isinstance(value, list) else value)
+    return _asked(value) if isinstance(value, str) else checked_prompt(conversation(value) if isinstance(value, list) else value)
 
 
-def responses_of(cells: Cells) -> tuple[list[str], list[Response]]:
+@lru_cache(maxsize=2)  # rows about one prompt stand together; more would keep texts of megabytes
+def _asked(text: str) -> list[Turn]:
+    """A text as a prompt. Those who have the same one share it, and nobody changes it."""
+    return checked_prompt(text)
+
+
+def responses_of(cells: Cells, columns: Layout | None = None) -> tuple[Sequence[str], Sequence[Response]]:
     """(name of each place, response): from a list, from numbered columns, or the single one. Lower case names.
+
+    Args:
+        columns: the layout of the cells, from whoever has it at hand.
 
     Raises:
         UserError: there is none.
     """
-    columns = layout(cells)
+    columns = columns or layout(cells)
     key = standing(cells, columns.lists)
     if key is not None and isinstance(cells[key], list) and cells[key]:
         found = [_response(item) for item in cells[key]]
         return [str(place) for place in range(len(found))], found
-    several = max((_filled(places, cells) for places in columns.numbered), key=len, default=[])
-    if len(several) > 1:
-        models = columns.models
-        others = models.keys().isdisjoint(dict(several))  # response_1 beside model_a
-        shift = dict(zip((place for place, _ in several), sorted(models), strict=False)) if others else {}
-        named = [models.get(place) or models.get(shift.get(place, "")) for place, _ in several]
-        responses = [Response(cells[name], person(cells[model]) if model else None) for (_, name), model in zip(several, named, strict=True)]
-        return [place for place, _ in several], responses
+    several = NONE
+    for group in columns.numbered:
+        filled = _filled(group, cells, columns)
+        if len(filled.names) > len(several.names):
+            several = filled
+    if len(several.names) > 1:
+        texts, models = [cells[name] for name in several.columns], [person(cells[name]) if name else None for name in several.models]
+        return several.names, _shared(tuple(texts), tuple(models))
     key = standing(cells, columns.single)
     if key is None or not isinstance(cells[key], str):
         raise UserError("has no responses", fix="name columns `response_a` and `response_b`, or one `response`")
     return ["response"], [Response(cells[key], person(cells.get("model")))]
 
 
-def _filled(places: Sequence[tuple[str, str]], cells: Cells) -> list[tuple[str, str]]:
+@lru_cache(maxsize=2)  # votes on one question stand together
+def _shared(texts: tuple[str, ...], models: tuple[str | None, ...]) -> tuple[Response, ...]:
+    """Responses. Those who have the same ones share them."""
+    return tuple(map(Response, texts, models))
+
+
+NONE = Group((), (), ())
+
+
+def _filled(group: Group, cells: Cells, columns: Layout) -> Group:
     """The places with texts, without empty ones at the end, which a table has where another row needs more of them."""
-    found = [(place, name) for place, name in places if isinstance(cells[name], str)]
+    for name in group.columns:
+        if not isinstance(cells[name], str) or not cells[name]:
+            break
+    else:
+        return group
+    found = [(place, name) for place, name in zip(group.names, group.columns, strict=True) if isinstance(cells[name], str)]
     while found and not cells[found[-1][1]] and (len(found) > 2 or not cells[found[0][1]]):
         found.pop()
-    return found
+    return group_of(found, columns.models)
 
 
 def _response(item: Any) -> Response:
@@ -91,26 +118,32 @@ def scales(rows: Iterable[Cells]) -> dict[str, Scale]:
     return {key: Scale(min(numbers), max(numbers)) for key, numbers in found.items()}
 
 
-def answers(asked: Cells, said: Cells, known: Mapping[str, Scale]) -> Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]:
+def answers(
+    asked: Cells, said: Cells, known: Mapping[str, Scale], columns: Layout | None = None
+) -> Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]:
     """(kind, responses, answer) for each thing that a row says.
 
     Args:
         asked: the cells with the responses.
         said:  the cells with the answers; may be the same.
         known: column → its scale.
+        columns: the layout of `said`, from whoever has it at hand.
 
     Raises:
         UserError: it says nothing.
     """
-    columns = layout(said)
-    places, listed = responses_of(asked)
+    columns = columns or layout(said)
+    listing = columns if asked is said else layout(asked)
+    places, listed = responses_of(asked, listing)
     responses = tuple(listed)
-    beside = {"comment": _comment(said, columns), "flags": _flags(said)}
+    comment, flags = _comment(said, columns), _flags(said)
+    beside = {"comment": comment, "flags": flags} if comment or flags else {}
     found = False
     skip = said.get("skip")
-    for kind, about, answer in (_about_one if len(responses) == 1 else _about_several)(places, responses, asked, said, columns, known):
+    told = _about_one(responses, said, columns) if len(responses) == 1 else _about_several(places, responses, asked, listing, said, columns, known)
+    for kind, about, answer in told:
         found = True
-        yield kind, about, words(answer, **beside)
+        yield kind, about, words(answer, **beside) if beside else answer
     if not found and isinstance(skip, str) and skip.strip():
         kind = {1: Kind.RATING, 2: Kind.PAIR}.get(len(responses), Kind.RANKING)
         yield Kind(said["kind"]) if said.get("kind") in list(Kind) else kind, responses, words({"skip": skip}, **beside)
@@ -123,7 +156,7 @@ def answers(asked: Cells, said: Cells, known: Mapping[str, Scale]) -> Iterator[t
 Said = Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]
 
 
-def _about_one(places: Sequence[str], responses: tuple[Response, ...], asked: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
+def _about_one(responses: tuple[Response, ...], said: Cells, columns: Layout) -> Said:
     edit, thumbs = standing(said, columns.edits), standing(said, columns.thumbs)
     if edit is not None and isinstance(said[edit], str) and said[edit].strip():
         yield Kind.EDIT, responses, edited(said[edit], responses[0].text)
@@ -139,8 +172,10 @@ def edited(text: str, original: str) -> dict[str, Any]:
     return {"unchanged": True} if text.strip() == original.strip() else {"text": text}
 
 
-def _about_several(places: Sequence[str], responses: tuple[Response, ...], asked: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
-    ranks = _ranks(places, asked, said, columns)
+def _about_several(
+    places: Sequence[str], responses: tuple[Response, ...], asked: Cells, listing: Layout, said: Cells, columns: Layout, known: Mapping[str, Scale]
+) -> Said:
+    ranks = _ranks(places, asked, listing, said, columns)
     if ranks is not None:
         yield Kind.RANKING, responses, {"ranks": ranks}
     if len(responses) == 2:
@@ -156,24 +191,28 @@ def _about_several(places: Sequence[str], responses: tuple[Response, ...], asked
 def _preference(responses: tuple[Response, ...], said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
     degree, choice = standing(said, columns.degrees), standing(said, columns.choices)
     if choice is not None and not isinstance(said[choice], (list, dict)):
-        answer = leaning(said[choice], responses, known.get(choice, Scale()))
+        answer = leaning(said[choice], responses, known.get(choice, PLACED))
         if degree is not None and abs(answer.get("strength", 0)) == MODERATE and as_number(said[degree]) is not None:
             size = whole(said[degree], -3, 3, degree)  # how much, beside which
             answer = {"strength": abs(size) if answer["strength"] > 0 else -abs(size)} if size else answer
         yield Kind.PAIR, responses, answer
     elif degree is not None:
-        yield Kind.PAIR, responses, leaning(said[degree], responses, known.get(degree, Scale()), degree=True)
+        yield Kind.PAIR, responses, leaning(said[degree], responses, known.get(degree, PLACED), degree=True)
 
 
-def _ranks(places: Sequence[str], asked: Cells, said: Cells, columns: Layout) -> list[int] | None:
+PLACED = Scale()  # of a column that no row said more of
+
+
+def _ranks(places: Sequence[str], asked: Cells, listing: Layout, said: Cells, columns: Layout) -> list[int] | None:
     """A rank for each response: from a list, from `1,2,2`, from `B>A=C`, from a column or an element each."""
-    by_place = {place: number for place, name in columns.ranks.items() if (number := as_number(said[name])) is not None}
-    if by_place.keys() >= set(places):
-        return dense([by_place[place] for place in places])
+    if columns.ranks:
+        by_place = {place: number for place, name in columns.ranks.items() if (number := as_number(said[name])) is not None}
+        if by_place.keys() >= set(places):
+            return dense([by_place[place] for place in places])
     key = standing(said, columns.rankings)
     value = said[key] if key else None
     if value is None:
-        several = standing(asked, layout(asked).lists)
+        several = standing(asked, listing.lists)
         items = asked[several] if several else None
         value = [item.get("rank") if isinstance(item, dict) else None for item in items] if isinstance(items, list) else None
     if isinstance(value, str):

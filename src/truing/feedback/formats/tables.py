@@ -12,7 +12,7 @@ from typing import Any
 
 from truing.errors import BadRow, UserError
 from truing.feedback.formats import sheet
-from truing.feedback.formats.names import PLACES, VOTES, layout, standing
+from truing.feedback.formats.names import PLACES, VOTES, Layout, layout, standing
 from truing.feedback.formats.record import (
     Format,
     Numbered,
@@ -34,6 +34,8 @@ from truing.feedback.formats.unpaired import YES_NO
 from truing.store.conversations import Turn, checked_prompt, turns_of
 from truing.store.rows import Row, parse_json
 from truing.store.tables import Kind
+
+Cells = Mapping[str, Any]
 
 OURS, OUR_NAME = "exported_by", "truing"
 RISKY = re.compile(r"'*[=+\-@\t\r]")
@@ -57,7 +59,7 @@ def unsafe(cell: Any) -> Any:
 def own(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row without our mark and without what was put before its cells because of it."""
     if row.get(OURS) != OUR_NAME:
-        return dict(row)
+        return row if isinstance(row, dict) else dict(row)
     return {name: unsafe(cell) for name, cell in row.items() if name != OURS}
 
 
@@ -98,32 +100,32 @@ def _read_table(source: Source) -> Iterator[Numbered | BadRow]:
 
 
 def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
-    votes = row.get(next((name for name in VOTES if isinstance(row.get(name), list)), ""))
-    labels = row.get("labels")
-    if votes is None and isinstance(labels, list):
-        votes = labels
-    turns = sheet.prompt_of(row)
+    columns = layout(row)
+    votes = next((row[name] for name in LISTED_VOTES if name in row and isinstance(row[name], list)), None)
+    turns = sheet.prompt_of(row, columns)
     if votes is None:
-        yield from _table_row(turns, row, row, known, 0)
+        yield from _table_row(turns, row, row, columns, known, 0)
     for place, vote in enumerate(votes or ()):
-        yield from _table_row(turns, row, vote if isinstance(vote, dict) else {"choice": vote}, known, place)
+        said = vote if isinstance(vote, dict) else {"choice": vote}
+        yield from _table_row(turns, row, said, layout(said), known, place)
 
 
-def _table_row(turns: list[Turn], row: Mapping[str, Any], said: Mapping[str, Any], known: Mapping[str, Scale], vote: int) -> Iterator[Record]:
+LISTED_VOTES = (*VOTES, "labels")
+
+
+def _table_row(turns: list[Turn], row: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale], vote: int) -> Iterator[Record]:
     if "human_ref_A" in row and said.get("labels") in (0, 1):  # Stanford's SHP says 1 for A
         said = {**said, "labels": "a" if said["labels"] else "b"}
-    columns = layout(said)
-    who, when, seconds = (standing(said, names) for names in (columns.people, columns.when, columns.seconds))
+    who, when, seconds = standing(said, columns.people), standing(said, columns.when), standing(said, columns.seconds)
     submitted = moment(said[when]) if when else None
-    started = moment(said.get("started_at")) or submitted
+    started = (moment(said["started_at"]) if "started_at" in said else None) or submitted
     active = milliseconds(said[seconds]) if seconds else None
     shown = str(said["shown"]).split(",") if said.get("shown") else None
-    for kind, responses, answer in sheet.answers(row, said, known):
+    for kind, responses, answer in sheet.answers(row, said, known, columns):
         whole = shown is not None and len(shown) == len(responses)
-        yield Record(
-            kind, turns, responses, answer, annotator=person(said[who]) if who else None, judge=said.get("judged_by") == "model", vote=vote,
-            shown=tuple(_place(name) for name in shown) if shown and whole else None, started_at=started, submitted_at=submitted, active_ms=active,
-        )  # fmt: skip
+        order = tuple(_place(name) for name in shown) if shown and whole else None
+        name = person(said[who]) if who else None
+        yield Record(kind, turns, responses, answer, name, said.get("judged_by") == "model", vote, order, started, submitted, active)
 
 
 def _place(name: str) -> int:
