@@ -1,20 +1,27 @@
 """Fixtures: a fresh project, and a tiny random language model that exercises the same code as a real one."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TRUING_CACHE", str(Path.home() / ".cache" / "truing"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: the cores are shared by workers, and threads that wait for each other only get in their way
 
+from stored import copied_if_new
+from truing.store import database
 from truing.store.project import Project, create_project, open_project
 
+settings.register_profile("busy", parent=settings(), deadline=None)  # an example that waits for another worker is no slower for it
+settings.load_profile("busy")
 MOST_SKIPS = 4  # a test that is skipped everywhere tests nothing: see the reasons in the summary
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail a run that skipped more than it may."""
+    """Fail a run that skipped more than it may. Workers have no reporter: they tell the process that started them, which counts."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return
@@ -22,6 +29,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if skipped > MOST_SKIPS and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line(f"{skipped} tests were skipped; {MOST_SKIPS} may be", red=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def migrated_once() -> Iterator[None]:
+    """The migrations run once, not once a test: new SQLite files are copies of what they made. Tests of the migrations put SHIPPED back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_bring_up_to_date", copied_if_new)
+        yield
 
 
 @pytest.fixture

@@ -11,23 +11,30 @@ from pathlib import Path
 
 import pytest
 
+import commands
 from truing.config import commented_toml
 from truing.store.project import create_project
 
+ENVIRONMENT = {**os.environ, **commands.ENVIRONMENT}
 
-def truing(*words: str, cwd: Path | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    finished = subprocess.run([sys.executable, "-m", "truing", *words], cwd=cwd, capture_output=True, text=True, env=environment)
+
+def truing(*words: str, cwd: Path | None = None, check: bool = True, fresh: bool = False) -> commands.Ended:
+    """A command in a process of its own; `fresh`: in a Python of its own too, as a user starts it."""
+    if fresh:
+        ended = subprocess.run([sys.executable, "-m", "truing", *words], cwd=cwd, capture_output=True, text=True, env=ENVIRONMENT)
+        finished = commands.Ended(ended.returncode, ended.stdout, ended.stderr)
+    else:
+        finished = commands.run(*words, cwd=cwd)
     if check:
         assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished
 
 
-def last(finished: subprocess.CompletedProcess[str]) -> dict[str, object]:
+def last(finished: commands.Ended) -> dict[str, object]:
     return dict(json.loads(finished.stdout.splitlines()[-1]))
 
 
-def refused(finished: subprocess.CompletedProcess[str], *needles: str) -> None:
+def refused(finished: commands.Ended, *needles: str) -> None:
     """Exit code 2, what and fix, no traceback."""
     assert finished.returncode == 2, finished.stdout + finished.stderr
     assert "Traceback" not in finished.stderr
@@ -36,7 +43,7 @@ def refused(finished: subprocess.CompletedProcess[str], *needles: str) -> None:
 
 
 def test_help_lists_the_stages_in_the_order_of_the_data() -> None:
-    text = truing("--help").stdout
+    text = truing("--help", fresh=True).stdout
     order = [
         text.index(f" {name} ")
         for name in ("init", "sample", "annotate", "quality", "preferences", "import", "export", "tune", "evaluate", "report", "lineage", "chat", "demo")
@@ -107,7 +114,7 @@ def test_every_stage_alone(small: Path) -> None:
     assert isinstance(rounds, list)
     assert [row["number"] for row in rounds] == [1]
     # Each says what to type next, and a second call answers from what the first made.
-    again = truing("reward", "train", cwd=small)
+    again = truing("reward", "train", cwd=small, fresh=True)
     assert "next: truing reward card" in again.stdout
     assert str(reward["reward"]) in again.stdout
 
@@ -119,7 +126,7 @@ def test_chat_answers_line_after_line_and_says_what_it_forgets(small: Path) -> N
         input=3 * ("Hello. " * 25 + "\n") + "\n",  # three times 175 tokens, where the model reads 512, 160 of them an answer's
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.count("is forgotten") >= 1
@@ -165,7 +172,7 @@ def wait_for_run(database: Path, stage: str) -> None:
 
 
 def test_not_a_project(tmp_path: Path) -> None:
-    refused(truing("sample", cwd=tmp_path, check=False), "truing init")
+    refused(truing("sample", cwd=tmp_path, check=False, fresh=True), "truing init")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,8 +236,7 @@ def test_ctrl_c_leaves_the_work_resumable(small: Path) -> None:
     truing("prompts", "import", "prompts.txt", cwd=small)
     process = subprocess.Popen(
         [sys.executable, "-m", "truing", "sample", "--seed", "99", "--set", "samples.max_new_tokens=300", "--set", "samples.per_prompt=50"], cwd=small,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job is started deaf to Ctrl-C
     )  # fmt: skip
     wait_for_run(small / "truing.db", "samples")

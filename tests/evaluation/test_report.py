@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -247,27 +248,34 @@ def test_contrast_is_enough_in_both_themes(first: str) -> None:
         assert contrast(colours["bad"], colours["bad-soft"]) >= 4.5
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    home: dict[str, str | float | bool] = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))}
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], env=home)
+        yield opened
+        opened.close()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 768, 1280])
-def test_a_browser_shows_it_without_scrolling_sideways(finished: Project, tmp_path: Path, width: int, theme: Any) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_a_browser_shows_it_without_scrolling_sideways(finished: Project, browser: Any, width: int, theme: Any) -> None:
     path = write_report(finished, 2)
     complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], env={**os.environ, "HOME": str(tmp_path)})
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("request", lambda request: complaints.append(request.url) if request.url != path.as_uri() else None)
-        page.goto(path.as_uri())
-        page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
-        beyond = page.evaluate(
-            "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
-        )
-        wide = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("request", lambda request: complaints.append(request.url) if request.url != path.as_uri() else None)
+    page.goto(path.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    beyond = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+    )
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    page.close()
     assert wide == width
     assert beyond == []
     assert [complaint for complaint in complaints if not complaint.startswith("data:")] == []

@@ -1,67 +1,55 @@
 """Files made to do harm: an error with a row number within 5 s and 256 MB, and nothing half-imported.
 
-Each runs in a process of its own that may not take more memory or processor time than that.
+Each is imported in a process of its own (importer.py) that may not take more memory or processor time than that.
 """
 
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import truing
+
 ROW = '{"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}'
-SECONDS = 5
 MEGABYTES = 256
-IMPORT = """
-import json, sys
-from pathlib import Path
-from sqlalchemy import func, select
-from truing.errors import BadRow, UserError
-from truing.feedback.exchange import import_judgements
-from truing.store.project import create_project, open_project
-from truing.store.tables import Annotator, Judgement, Policy, Prompt, Question, Sample
-project = open_project(create_project(Path(sys.argv[1]), settings=""))
-said = {}
-try:
-    report = import_judgements(project, Path(sys.argv[2]), sys.argv[3], strict=sys.argv[4] == "strict")
-    said = {"added": report.added, "lines": [row.line for row in report.refused], "what": [row.what for row in report.refused]}
-except UserError as error:
-    said = {"error": error.what, "fix": error.fix, "line": error.line if isinstance(error, BadRow) else None}
-with project.database.read() as session:
-    said["rows"] = sum(session.scalar(select(func.count()).select_from(table)) for table in (Annotator, Judgement, Policy, Prompt, Question, Sample))
-lines = Path("/proc/self/status").read_text().splitlines()  # getrusage would count what the parent held before the fork
-said["megabytes"] = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-print(json.dumps(said))
-"""
-
-
-def bounded() -> None:
-    """What the process may take: a gigabyte of addresses (libraries are mapped into them, not held) and 5 s of the processor beyond its start."""
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS + 5, SECONDS + 5))
-
+IMPORTER = Path(__file__).with_name("importer.py")
 
 Said = dict[str, object]
 Run = Callable[..., Said]
 
 
+@pytest.fixture(scope="module")
+def importer(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
+    """The process that the importing ones are born of."""
+    # one thread: each thread's stack is an address space of its own, and a fork takes no threads along
+    source = str(Path(truing.__file__).parents[1])
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": source}
+    environment.pop("TRUING_DATABASE", None)
+    command = [sys.executable, str(IMPORTER), str(tmp_path_factory.mktemp("imports"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(importer: "subprocess.Popen[str]") -> Run:
     """Import a file in a process of its own, and tell what it said."""
 
     def running(file: Path, format: str = "trl", strict: str = "strict") -> Said:
-        command = [sys.executable, "-c", IMPORT, tempfile.mkdtemp(dir=tmp_path) + "/project", str(file), format, strict]
-        # one thread: each thread's stack is an address space of its own
-        done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=bounded, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
-        assert done.returncode == 0, done.stderr[-2000:]
-        said: Said = json.loads(done.stdout)
+        assert importer.stdin is not None
+        assert importer.stdout is not None
+        importer.stdin.write(json.dumps({"file": str(file), "format": format, "strict": strict}) + "\n")
+        importer.stdin.flush()
+        done = json.loads(importer.stdout.readline())
+        assert done["code"] == 0, done
+        said: Said = json.loads(done["said"])
         assert isinstance(said["megabytes"], float)
         assert said["megabytes"] < MEGABYTES
         return said

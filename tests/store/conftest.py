@@ -12,7 +12,7 @@ from truing.store.project import Project, create_project, open_project
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database."""
+    """The URL of a database without rows."""
     return new_database(request.param, tmp_path)
 
 

@@ -11,10 +11,23 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text
 
-from stored import NOON, add_question, judgement
+from stored import NOON, SHIPPED, add_question, judgement, new_database
 from truing.errors import UserError
+from truing.store import database as database_module
 from truing.store.database import MIGRATIONS, NEWEST, Database
 from truing.store.tables import Assignment, Base, Question
+
+
+@pytest.fixture(autouse=True)
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here every database is made by the migrations."""
+    monkeypatch.setattr(database_module, "_bring_up_to_date", SHIPPED)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables."""
+    return new_database(request.param, tmp_path, migrated=False)
 
 
 def config() -> Config:

@@ -25,17 +25,26 @@ NAMES = ("studio.test", "evil.test")  # both lead here; the studio knows one of 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's chromium")]
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator["Browser"]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
     """A browser for which two names lead to this machine."""
     from playwright.sync_api import sync_playwright
 
     rules = ",".join(f"MAP {name} 127.0.0.1" for name in NAMES)
     arguments = ["--no-sandbox", "--disable-gpu", f"--host-resolver-rules={rules}"]
+    home: dict[str, str | float | bool] = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))}
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, env={**os.environ, "HOME": str(tmp_path)})
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments, env=home)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def browser(chromium: "Browser") -> Iterator["Browser"]:
+    """The browser without a window: what a test before left in one, cookies above all, went with it."""
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 @pytest.fixture
