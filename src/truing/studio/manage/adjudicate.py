@@ -15,7 +15,7 @@ from truing.feedback.sets import Rules, rules_of
 from truing.store.clock import now
 from truing.store.ids import content_id
 from truing.store.overview import browse, loop
-from truing.store.tables import Annotator, Assignment, Kind, Prompt, Question, QuestionSet, Role
+from truing.store.tables import Annotator, Assignment, Judgement, Kind, Prompt, Question, QuestionSet, Role
 from truing.studio.auth import Person
 from truing.studio.manage.answers import CHOICES, answer_of, split_in_words
 from truing.studio.manage.desk import Manager, Sent, back, project_of, said, text
@@ -51,11 +51,11 @@ def queue(request: Request, person: Manager, all: str = "") -> Response:
         measured = loop.newest_result(session, "disputes")
         rows = measured.result.get("disputes", []) if measured else []
         found = _disputes(session, rows)
-        old, doing = age(session), under_way(session, now())
+        old, doing, judgements = age(session), under_way(session, now()), loop.total(session, Judgement)
     shown = [one for one in found if all or not (one.settled or one.gold)]
     return page(
         request, "manage/adjudicate.html", person=person, disputes=shown[:SHOWN], more=len(shown) - SHOWN, settled=len(found) - len(shown), all=bool(all),
-        age=old, doing=doing, split=split_in_words, said=said(request), at=now(),
+        age=old, doing=doing, judgements=judgements, split=split_in_words, said=said(request), at=now(),
     )  # fmt: skip
 
 

@@ -71,5 +71,5 @@ def shown_order(order: Sequence[int]) -> str:
 
 
 def split_in_words(votes: Mapping[str, int]) -> str:
-    """Votes in words: "A 3 · B 2 · tie 1"."""
-    return " · ".join(f"{vote} {n}" for vote, n in votes.items())
+    """Votes in words: "A × 3 · B × 2 · tie × 1"."""
+    return " · ".join(f"{vote} × {n}" for vote, n in votes.items())

@@ -7,11 +7,12 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from truing.store.clock import now
 from truing.store.overview import loop
-from truing.store.tables import Role, Run, RunState
+from truing.store.tables import Role, Round, Run, RunState
 from truing.studio.auth import Person, require
 from truing.studio.manage.desk import Manager, project_of
 from truing.studio.manage.sparks import sparkline
@@ -175,22 +176,28 @@ def _reward(session: Session) -> Card:
 def _policy(session: Session, counts: loop.Counts) -> Card:
     found = loop.newest(session, "policy")
     facts = found.facts if found else {}
-    notes = []
+    notes = [] if found else ["the tuned model"]
     if facts.get("objective/scores") is not None:
         notes = [f"score {facts['objective/scores']:+.2f}, KL {facts.get('objective/kl') or 0:.1f} nats".replace("-", "−")]
-    card = _card("policy", "Policy", counts.tuned, "tuned", notes or ["the tuned model"], Action("Tune one", command="truing tune"), "/manage/rounds")
+    card = _card("policy", "Policy", counts.tuned, "tuned", notes, Action("Tune one", command="truing tune"), "/manage/rounds")
     if found is None:
         return card
     return card._replace(number=f"{facts['updates']:,}" if facts.get("updates") else card.number, unit="updates" if facts.get("updates") else "tuned")
 
 
 def _verdict(session: Session) -> Card:
-    found, last = loop.newest(session, "evaluation"), loop.newest_round(session)
+    found = loop.newest(session, "evaluation")
+    last = _round_of(session, found.id) if found else None
     win = found.facts.get("win_rate") if found else None
     action = Action("Compare them", command="truing evaluate") if found is None else Action("The next round", command="truing round next")
     notes = [f"round {last.number}: {found.facts.get('verdict', '')}" if last else str(found.facts.get("verdict", ""))] if found else ["is it better, blind?"]
     card = _card("verdict", "Verdict", None, "", notes, action, f"/manage/rounds/{last.number}" if last else "/manage/rounds")
     return card._replace(number=_percent(win), unit="of matches won", measure=win, form="percent") if win else card
+
+
+def _round_of(session: Session, evaluation_id: str) -> Round | None:
+    """The round that ended with an evaluation; None for one that was asked for by itself."""
+    return next((row for row in session.scalars(select(Round).order_by(Round.number.desc())) if row.made.get("evaluation") == evaluation_id), None)
 
 
 # ---- what is under way ----

@@ -29,7 +29,7 @@ def quality_page(request: Request, person: Manager) -> Response:
     with project_of(request).database.read() as session:
         measured, disputes = loop.newest_result(session, "quality"), loop.newest_result(session, "disputes")
         found, old = disputes.result if disputes else {}, age(session)
-        prompts = found.get("prompts", [])[:PROMPTS_SHOWN]
+        prompts = sorted(found.get("prompts", [])[:PROMPTS_SHOWN], key=lambda row: -float(row["disagreement"]))
         wanted = [row["prompt"] for row in prompts]
         texts = dict(session.execute(select(Prompt.id, Prompt.text).where(Prompt.id.in_(wanted))).all())
         people, _ = lines(session)

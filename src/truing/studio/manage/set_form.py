@@ -83,7 +83,7 @@ def make_set(request: Request, person: Manager, form: Sent) -> Response:
     limit, checks = filled.number("limit"), filled.number("checks")
     values = filled.values
     if not values["name"]:
-        filled.errors["name"] = "what annotators and you will call it"
+        filled.errors["name"] = "give it a name: what annotators and you will call it"
     if not values["guideline"]:
         filled.errors["guideline"] = "say what makes one answer better than another"
     if not values["batches"]:

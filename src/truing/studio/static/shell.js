@@ -1,5 +1,6 @@
 // What every page needs: the switch of colours, menus that close, forms that are sent once, and what is copied.
 
+import { reachSideways } from "./sideways.js";
 import { toast } from "./toast.js";
 
 const THEMES = ["auto", "light", "dark", "contrast"];
@@ -31,6 +32,11 @@ document.addEventListener("submit", (event) => {
   if (form.dataset.sent) { event.preventDefault(); return; }
   if (form.method === "post") { form.dataset.sent = "1"; setTimeout(() => delete form.dataset.sent, 3000); }
 });
+
+reachSideways(document);
+
+// On a narrow screen the rooms are a strip: where one is, is in view.
+document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
 // Copy a secret that is shown once, or a command; also from a part of the page that came later.
 document.addEventListener("click", async (event) => {

@@ -31,8 +31,8 @@ export function mountRemarks(stage, { changed }) {
       open(words !== "");
     },
     toggleComment() {
-      const wanted = box.hidden;
-      open(wanted || comment.value !== "");
+      const wanted = box.hidden || comment.value !== ""; // what has words in it stays open, and is gone on with
+      open(wanted);
       if (wanted) comment.focus();
     },
   };

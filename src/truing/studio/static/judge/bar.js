@@ -10,7 +10,8 @@ export class Bar {
   #timer = 0;
 
   far({ today, left, seconds }) {
-    document.getElementById("far").textContent = left >= COUNTED ? `${today} today` : `${today} of ${today + left} today`;
+    const some = today + left > 0; // "0 of 0" says nothing
+    document.getElementById("far").textContent = !some ? "" : left >= COUNTED ? `${today} today` : `${today} of ${today + left} today`;
     document.getElementById("each").textContent = seconds ? `~${Math.max(1, Math.round(seconds))} s each` : "";
     const thread = document.getElementById("thread");
     thread.max = Math.max(1, today + left);

@@ -1,6 +1,7 @@
 // Ways of reading: rendered or as written, wide or narrow, two texts that scroll together, and the words in which they differ.
 
 import { compare, first, second } from "./diff.js";
+import { reachSideways } from "../sideways.js";
 import { toast } from "../toast.js";
 import { choose, setting } from "./settings.js";
 
@@ -19,6 +20,7 @@ export class Reading {
   show() {
     this.#observer.disconnect();
     for (const body of this.#stage.querySelectorAll("[data-scroller]")) this.#observer.observe(body);
+    reachSideways(this.#stage);
     for (const name of LASTING) this.#draw(name, setting(name, false));
     const prompt = this.#stage.querySelector(".prompt-body");
     prompt.scrollTop = prompt.scrollHeight; // of a conversation the last turn is answered
