@@ -288,7 +288,7 @@ def test_votes_that_come_again_later_in_the_file_are_known(project: Project, wri
         report = import_judgements(project, write("a.jsonl", *rows), "table")
     assert (report.added, report.duplicates, report.prompts, report.samples, report.questions, report.annotators) == (60, 30, 30, 60, 30, 2)
     with project.database.read() as session:
-        assert set(session.execute(select(Question.answers, Question.open)).tuples()) == {(2, False)}
+        assert set(map(tuple, session.execute(select(Question.answers, Question.open)))) == {(2, False)}
 
 
 def test_a_key_that_belongs_to_something_else_is_said_and_nothing_comes_in(project: Project, write: Write) -> None:

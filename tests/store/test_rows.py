@@ -134,6 +134,17 @@ def test_bad_csv_rows(write: Callable[[str, bytes], Path]) -> None:
     assert ["1 cells" in reasons[0], "3 cells" in reasons[1], "not valid CSV" in reasons[2], "NUL" in reasons[3], "not Unicode" in reasons[4]] == [True] * 5
 
 
+@pytest.mark.parametrize(("content", "reason"), [(b"a\rb\n1\n", "carriage return"), (b'"a"b,c\n1,2\n', "not valid CSV"), (b"a,b\n1\r2,3\n", "carriage return")])
+def test_a_csv_file_whose_lines_are_none(write: Callable[[str, bytes], Path], content: bytes, reason: str) -> None:
+    """Found by hypothesis in the header, where it ended in a traceback."""
+    file = write("a.csv", content)
+    if content.startswith(b"a,b"):
+        assert [reason in found for _, found in bad(csv_rows(file))] == [True]
+    else:
+        with pytest.raises(BadRow, match=f"line 1: .*{reason}"):
+            list(csv_rows(file))
+
+
 def test_a_csv_quote_that_never_ends(write: Callable[[str, bytes], Path]) -> None:
     """Ends in complaints, not in memory."""
     rows = list(csv_rows(write("a.csv", b'prompt\n"open\n' + b"more text\n" * 100_000)))

@@ -215,6 +215,7 @@ class _Intake:
         self._share = held_out_share(project)
         self._label = label_of(origin.label)
         self._batch = self._author = f"{IMPORT}{self._label}"
+        self._batch_told = canonical(self._batch).decode("utf-8")  # as ids are made of it
         self._salt: bytes | None = None
         self._annotators: dict[tuple[str | None, bool, int], str] = {}
         self._policies: dict[str, str] = {}
@@ -309,7 +310,7 @@ class _Intake:
                 sample = ids.get((policy, text))
                 if sample is None:
                     position = len(ids)
-                    sample = ids[policy, text] = content_id("sample", place.prompt_id, self._batch, position)
+                    sample = ids[policy, text] = content_id_of_json(f'["sample","{place.prompt_id}",{self._batch_told},{position}]')
                     created.add(sample)
                     author = self._author if policy is None else None
                     rows.append((sample, place.prompt_id, policy, author, self._batch, position, text, True, self._moment))
@@ -405,9 +406,10 @@ class _Intake:
     def _annotator(self, record: Record) -> str:
         """Id of whoever judged: a worker under a pseudonym, a judge model, or the one who stands for all the nameless of the file."""
         key = (record.annotator, record.judge, 0 if record.annotator is not None else record.vote)
-        if key not in self._annotators:
-            self._annotators[key] = self._met(*key)
-        return self._annotators[key]
+        found = self._annotators.get(key)
+        if found is None:
+            found = self._annotators[key] = self._met(*key)
+        return found
 
     def _met(self, name: str | None, judge: bool, vote: int) -> str:
         facts: dict[str, Any] = {"imported": True}
@@ -449,6 +451,7 @@ def _asked(lines: list[_Line], samples: dict[_Place, list[str]]) -> list[str]:
     for line in lines:
         if line.place is not place or line.record.kind != kind:
             place, kind = line.place, line.record.kind
-            question = content_id("question", str(kind), samples[place])
+            told = '","'.join(samples[place])
+            question = content_id_of_json(f'["question","{kind}",["{told}"]]')
         found.append(question)
     return found

@@ -64,11 +64,14 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row | BadRow]:
 
     Raises:
         UserError: the header names a column twice, or there is none.
-        BadRow: a line is so long that the rows after it can't be told apart.
+        BadRow: the header is no CSV, or a line is so long that the rows after it can't be told apart.
     """
     with opened(path) as file:
         reader = csv.reader(_csv_lines(path, file), strict=True, delimiter=delimiter)
-        header = next(reader, [])
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise _no_csv(path, 1, error) from None
         if not header or len(set(header)) < len(header):
             raise UserError(f"{path.name} needs a first line that names each column once", fix="for example a line `prompt,topic`")
         try:
@@ -79,7 +82,7 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row | BadRow]:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                yield BadRow(path.name, reader.line_num, f"is not valid CSV: {error}", fix='double every " inside a quoted cell, and close the quotes')
+                yield _no_csv(path, reader.line_num, error)
                 continue
             if cells is None:
                 return
@@ -88,6 +91,12 @@ def csv_rows(path: Path, delimiter: str = ",") -> Iterator[Row | BadRow]:
                     yield Row(reader.line_num, _named_cells(header, cells))
             except UserError as error:
                 yield bad_row(path.name, reader.line_num, error)
+
+
+def _no_csv(path: Path, line: int, error: csv.Error) -> BadRow:
+    if "new-line character" in str(error):  # as files of very old spreadsheets have it
+        return BadRow(path.name, line, "has a carriage return in the midst of a line", fix="save the file with lines that end in LF or CR LF")
+    return BadRow(path.name, line, f"is not valid CSV: {error}", fix='double every " inside a quoted cell, and close the quotes')
 
 
 def bad_row(file: str, line: int, error: UserError) -> BadRow:

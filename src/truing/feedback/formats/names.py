@@ -64,7 +64,7 @@ ASPECTS = (
     "rating", "overall", "quality", "score", "helpfulness", "correctness", "coherence", "complexity", "verbosity", "harmlessness", "honesty", "truthfulness",
     "instruction_following", "relevance", "fluency", "accuracy", "clarity", "style", "safety", "factuality", "completeness",
 )  # fmt: skip
-VOTES = ("votes", "annotations", "judgements", "judgments")
+LISTED_VOTES = ("votes", "annotations", "judgements", "judgments", "labels")
 PEOPLE = (
     "worker",
     "worker_id",
@@ -105,6 +105,7 @@ class Layout(NamedTuple):
     ranks: dict[str, str]  # place → column
     rated: tuple[tuple[str, str, str], ...]  # (aspect, place, column)
     ratings: tuple[tuple[str, str], ...]  # (aspect, column) of a single response
+    votes: tuple[str, ...]  # what several people said, in one list
     choices: tuple[str, ...]
     degrees: tuple[str, ...]
     rankings: tuple[str, ...]
@@ -140,7 +141,8 @@ def _layout(columns: tuple[str, ...]) -> Layout:
     of_several = tuple((match["aspect"].lower(), match["place"].lower(), name) for match, name in rated if match["aspect"].lower() in ASPECTS)
     of_one = tuple((name.lower().removeprefix("rating:"), name) for name in short if name.lower() in ASPECTS or name.lower().startswith("rating:"))
     prompts, lists, single, *others = known
-    return Layout(prompts, lists, single, _numbered(short, models), models, ranks, of_several, of_one, *others)
+    votes = tuple(name for name in LISTED_VOTES if name in columns)
+    return Layout(prompts, lists, single, _numbered(short, models), models, ranks, of_several, of_one, votes, *others)
 
 
 KNOWN = (PROMPTS, LISTS, SINGLE, CHOICES, DEGREES, RANKINGS, THUMBS, EDITS, COMMENTS, PEOPLE, WHEN, SECONDS)

@@ -123,8 +123,9 @@ def checked(record: Record) -> Record:
             raise UserError("a response is no text", fix="write it as text, or leave the row out")
     if n > 1 and (record.responses[0] == record.responses[1] if n == 2 else len(set(record.responses)) < n):
         raise UserError("the two responses are the same text", fix="leave the row out: it prefers nothing")
-    if record.answer.keys() == {"strength"} and isinstance(record.answer["strength"], int):
-        _check_strength(record.kind, record.answer["strength"], n)
+    strength = record.answer.get("strength") if len(record.answer) == 1 and record.kind == Kind.PAIR else None
+    if type(strength) is int:  # true is an int as well, and no strength
+        _check_strength(strength, n)
     else:
         check_answer(record.kind, record.answer, n)
     if record.shown is not None and sorted(record.shown) != list(range(n)):
@@ -132,10 +133,10 @@ def checked(record: Record) -> Record:
     return record
 
 
-@lru_cache(maxsize=256, typed=True)  # typed: true is no strength, though it equals 1
-def _check_strength(kind: Kind, strength: int, n: int) -> None:
-    """`check_answer`, asked once for each of the few answers that most records give."""
-    check_answer(kind, {"strength": strength}, n)
+@lru_cache(maxsize=64)
+def _check_strength(strength: int, n: int) -> None:
+    """`check_answer` for a pair, asked once for each of the seven answers that most records give."""
+    check_answer(Kind.PAIR, {"strength": strength}, n)
 
 
 def obj(row: Any) -> dict[str, Any]:

@@ -237,6 +237,8 @@ def _comment(said: Cells, columns: Layout) -> str | None:
 
 def _flags(said: Cells) -> list[str]:
     value = said.get("flags")
+    if not value:
+        return []
     found = value if isinstance(value, list) else [flag.strip() for flag in value.split("|")] if isinstance(value, str) else []
     return list(dict.fromkeys(flag for flag in found if isinstance(flag, str) and flag))
 

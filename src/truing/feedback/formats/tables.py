@@ -12,7 +12,7 @@ from typing import Any
 
 from truing.errors import BadRow, UserError
 from truing.feedback.formats import sheet
-from truing.feedback.formats.names import PLACES, VOTES, Layout, layout, standing
+from truing.feedback.formats.names import PLACES, Layout, layout, standing
 from truing.feedback.formats.record import (
     Format,
     Numbered,
@@ -101,16 +101,13 @@ def _read_table(source: Source) -> Iterator[Numbered | BadRow]:
 
 def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
     columns = layout(row)
-    votes = next((row[name] for name in LISTED_VOTES if name in row and isinstance(row[name], list)), None)
+    votes = next((row[name] for name in columns.votes if isinstance(row[name], list)), None) if columns.votes else None
     turns = sheet.prompt_of(row, columns)
     if votes is None:
         yield from _table_row(turns, row, row, columns, known, 0)
     for place, vote in enumerate(votes or ()):
         said = vote if isinstance(vote, dict) else {"choice": vote}
         yield from _table_row(turns, row, said, layout(said), known, place)
-
-
-LISTED_VOTES = (*VOTES, "labels")
 
 
 def _table_row(turns: list[Turn], row: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale], vote: int) -> Iterator[Record]:
