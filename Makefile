@@ -50,6 +50,7 @@ check: setup
 bench: setup
 	$(PYTHON) benchmarks/ppo_update.py
 	$(PYTHON) benchmarks/studio/load.py
+	$(PYTHON) benchmarks/studio/commits.py
 	$(PYTHON) benchmarks/studio/fuzz.py
 	$(PYTHON) benchmarks/studio/xss.py
 	$(PYTHON) benchmarks/studio/pages.py
