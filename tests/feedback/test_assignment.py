@@ -155,6 +155,8 @@ def test_only_those_are_asked_who_should_be(project: Project) -> None:
     add_people(project, "Ann", "Bob")
     assert claim(project, "bob", at=NOON) is None
     assert take(project, "ann").set_id == "A set"
+    add_set(project, [1], name="For nobody", who=[])
+    assert claim(project, "bob", at=NOON) is None
 
 
 def test_sets_are_asked_in_their_order(project: Project) -> None:

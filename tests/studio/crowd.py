@@ -1,7 +1,8 @@
 """A crowd at work: a real server in a process of its own, and browsers without a screen that use the same doors as the judging page.
 
 Each annotator asks for a question, thinks, answers, and keeps an answer until it is acknowledged: with the same key, however often the
-network, the server or the disk fails in between. What was acknowledged is noted, so that it can be looked for in the store afterwards.
+network, the server or the disk fails in between. As on the page, an answer brings the next question along. What was acknowledged is noted,
+so that it can be looked for in the store afterwards.
 """
 
 import asyncio
@@ -166,7 +167,7 @@ class Tally:
     """What the people met."""
 
     submits_s: list[float] = field(default_factory=list)  # of each acknowledged answer, the last attempt alone
-    nexts_s: list[float] = field(default_factory=list)
+    nexts_s: list[float] = field(default_factory=list)  # of the first questions, which no answer brought
     acknowledged: list[tuple[str, str]] = field(default_factory=list)  # (judgement, key)
     statuses: dict[int, int] = field(default_factory=dict)
     broken: int = 0  # requests that the network ended
@@ -214,23 +215,23 @@ class Crowd:
 
     async def _person(self, client: httpx2.AsyncClient, secret: str, draw: random.Random) -> None:
         await asyncio.sleep(self.think_s * draw.random())
-        while not self._over():
-            lent = await self._send(client, secret, "next", {"besides": []}, draw)
-            question = lent.json()["question"] if lent is not None else None
-            if lent is not None and question is None:
-                self.tally.finished += 1
-                return
+        first = await self._send(client, secret, "next", {"besides": []}, draw)
+        following = None if first is None else first.json()
+        while following is not None and not self._over():
+            question = following["question"]
             if question is None:
+                self.tally.finished += 1
                 return
             began = datetime.now(UTC)
             await asyncio.sleep(self.think_s * (0.5 + draw.random()))
             answer = {
                 "claim": question["claim"], "answer": {"leaning": draw.randint(-3, 3)}, "started_at": began.isoformat(), "active_ms": int(self.think_s * 1000),
-                "key": f"{draw.getrandbits(128):032x}", "guideline_version": question["guideline"]["version"],
+                "key": f"{draw.getrandbits(128):032x}", "guideline_version": question["guideline"]["version"], "besides": [],
             }  # fmt: skip
             got = await self._send(client, secret, "submit", answer, draw)
             if got is not None:
                 self._acknowledge(got.json()["judgement"], str(answer["key"]))
+            following = None if got is None else got.json()["next"]
 
     def _acknowledge(self, judgement: str, key: str) -> None:
         self.tally.acknowledged.append((judgement, key))

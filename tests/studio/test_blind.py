@@ -84,7 +84,7 @@ def everything_received(app: FastAPI, client: TestClient) -> list[tuple[str, byt
         note("POST", "/judge/api/next", {"besides": [asked["claim"]]})
         sent = submission(asked["claim"], ANSWERS[asked["kind"]], asked["guideline"]["version"])
         given.append((asked["kind"], note("POST", "/judge/api/submit", sent).json()["judgement"]))
-        note("POST", "/judge/api/submit", sent)
+        note("POST", "/judge/api/submit", sent | {"besides": [asked["claim"]]})
     assert sorted(kind for kind, _ in given) == sorted(["pair", "pair", "pair", "ranking", *["rating", "thumbs", "edit"] * 3])
     for kind, judgement in given:
         note("GET", f"/judge/api/last/{judgement}")

@@ -439,6 +439,21 @@ def test_an_answer_whose_acknowledgement_was_lost_is_sent_again_and_kept_once(pr
         assert store.scalars(select(Judgement.idempotency_key)).all() == lost
 
 
+def test_an_answer_and_the_next_question_are_one_way(project: Project, visit: Callable[..., Visit]) -> None:
+    many_pairs(project, 9)
+    page = visit().open()
+    until(page, "performance.getEntriesByType('resource').filter(one => one.name.endsWith('/api/next')).length === 4")  # the hand is full
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    press(page, "1234")
+    saved(page)
+    assert asked == ["submit"] * 4
+    assert page.locator("#far").inner_text() == "4 of 9 today"
+    press(page, "5671")  # the last of them come from the answers before
+    saved(page)
+    assert rows_in(project) == 8
+
+
 def test_a_refused_answer_is_said_and_doesn_t_hold_up_the_others(project: Project, visit: Callable[..., Visit]) -> None:
     many_pairs(project, 4)
     ana = visit()

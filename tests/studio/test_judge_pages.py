@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from html import unescape
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fastapi import FastAPI
@@ -21,6 +21,7 @@ from truing.feedback.sets import add_gold, new_guideline, set_state
 from truing.store.clock import now
 from truing.store.project import Project
 from truing.store.tables import Annotator, Assignment, Judgement, Question, QuestionSample, Sample
+from truing.studio import judge
 from truing.studio.screen import from_screen, in_words, to_screen
 from visitors import signed_in
 
@@ -253,6 +254,36 @@ def test_answered_alike(kind: str, first: dict[str, Any], again: dict[str, Any],
 # ---- blindness ----
 
 
+def test_an_answer_brings_the_next_question_along(project: Project, annotator: TestClient) -> None:
+    many_pairs(project, 3)
+    first, second = following(annotator), following(annotator, following(annotator)["claim"])
+    sent = {"claim": first["claim"], "answer": {"leaning": 1}} | work()
+    got = post(annotator, "submit", **sent, besides=[first["claim"], second["claim"]]).json()
+    third = got["next"]["question"]
+    assert third["claim"] not in (first["claim"], second["claim"])
+    assert got["next"]["progress"] == {"today": 1, "left": 2, "seconds": 4.2}
+    assert third == following(annotator, second["claim"]) | {"lease_seconds": third["lease_seconds"]}
+    again = post(annotator, "submit", **sent, besides=[second["claim"]]).json()
+    assert (again["replay"], again["next"]["question"]["claim"]) == (True, third["claim"])
+    assert "next" not in post(annotator, "submit", **sent).json()
+    for number, question in enumerate((second, third)):
+        last = post(annotator, "submit", claim=question["claim"], answer={"leaning": -1}, **work(f"key-1000000{number}"), besides=[]).json()
+    assert (last["next"]["question"], last["next"]["nothing"]["why"]) == (None, "done")
+
+
+def test_whoever_is_paused_between_answer_and_question_keeps_the_answer(project: Project, annotator: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    many_pairs(project, 2)
+    question = following(annotator)
+
+    def paused_meanwhile(*given: Any, **named: Any) -> NoReturn:
+        raise UserError("there is no active annotator", fix="sign in again")
+
+    monkeypatch.setattr(judge, "claim_in", paused_meanwhile)
+    got = post(annotator, "submit", claim=question["claim"], answer={"leaning": 1}, **work(), besides=[])
+    assert (got.status_code, got.json()["next"]["question"]) == (200, None)
+    assert [row.id for row in log(project)] == [got.json()["judgement"]]
+
+
 def test_nothing_that_a_browser_gets_tells_who_wrote_what(project: Project, app: FastAPI, annotator: TestClient) -> None:
     ask_every_kind(project)
     with project.database.read() as store:
@@ -332,6 +363,7 @@ def test_what_is_no_answer_to_a_pair(project: Project, annotator: TestClient, an
         ("next", {"besides": ["x'; drop table"]}),
         ("next", {"besides": ["a"] * 11}),
         ("next", {}),
+        ("submit", {"claim": "a", "answer": {"leaning": 1}, "besides": ["a"] * 11, **work()}),
         ("submit", {"claim": "a", "answer": [], **work()}),
         ("submit", {"claim": "a", "answer": {"leaning": 1}, **work("short")}),
         ("submit", {"claim": "a", "answer": {"leaning": 1}, **work(active_ms=-1)}),

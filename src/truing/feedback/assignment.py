@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from truing.errors import UserError
@@ -22,9 +22,10 @@ from truing.feedback.desk import answers_given as answers_given
 from truing.feedback.desk import last_answers as last_answers
 from truing.feedback.desk import progress as progress
 from truing.feedback.desk import question_shown as question_shown
-from truing.feedback.next_question import Asking, RandomBits, below, held_claim, next_question, open_sets, turns_taken
+from truing.feedback.next_question import Asking, OpenSet, RandomBits, below, held_claim, next_question, open_sets, turns_taken
+from truing.feedback.next_question import Claim as Claim
 from truing.feedback.sets import Rules, rules_of
-from truing.store.database import hold
+from truing.store.database import brief, hold
 from truing.store.ids import content_id, uuid7
 from truing.store.judgements import count_answers
 from truing.store.judgements import current_judgements as current_judgements
@@ -35,20 +36,6 @@ MOST_BESIDES = 10  # claims that may be on a screen while another is asked for
 LONGEST_DRAFT = 400_000  # characters of JSON
 LONGEST_KEY = 80
 LONGEST_MS = 2**31 - 1
-
-
-class Claim(NamedTuple):
-    """A question lent to an annotator. Nothing in it tells who wrote what, nor whether it is a check or a repeat."""
-
-    id: str
-    question_id: str
-    annotator_id: str
-    order_shown: tuple[int, ...]  # positions of the question's samples from left to right
-    claimed_at: datetime
-    expires_at: datetime
-    set_id: str
-    kind: str
-    draft: dict[str, Any] | None  # what they had entered before
 
 
 class Work(NamedTuple):
@@ -75,6 +62,22 @@ class Receipt(NamedTuple):
     judgement_id: str
     extra: bool  # kept, but the question had enough answers already
     replay: bool  # it had come before
+
+
+class Borrowed(NamedTuple):
+    """A question that somebody holds or held, as far as an answer to it needs it."""
+
+    claim_id: str
+    question_id: str
+    annotator_id: str
+    order_shown: list[int]
+    kind: str
+    set_id: str | None
+    prompt_id: str
+    answers: int  # that count, of all people
+    overlap: int
+    rules: dict[str, Any] | None  # of its set; None without one
+    newest: int | None  # version of the set's guideline
 
 
 # ---- borrowing a question ----
@@ -130,36 +133,34 @@ def claim_in(
         UserError: there is no such annotator, or they are no longer active.
     """
     hold(session, Assignment)
-    if not session.scalar(_ACTIVE, {"annotator": annotator_id}):
+    if not brief(session, _ACTIVE, {"annotator": annotator_id}).scalar():
         raise UserError(f"there is no active annotator {annotator_id}", fix="sign in again, or ask a manager to let you in")
     if len(besides) > MOST_BESIDES:
         raise UserError(f"you hold {len(besides)} questions already", fix="answer some of them first")
     asking = Asking(annotator_id, at, set_id, round_id, kind, tuple(besides))
     held = held_claim(session, asking)
     if held is not None:
-        return _as_claim(*held)
-    for row, rules in open_sets(session, asking):
-        taken = turns_taken(session, annotator_id, row.id)
-        question = next_question(session, row, rules, asking, taken, random_bits)
+        return held
+    for one in open_sets(session, asking):
+        taken = turns_taken(session, annotator_id, one.id)
+        question = next_question(session, one, asking, taken, random_bits)
         if question is not None:
-            until = at + timedelta(minutes=rules.lease_minutes if lease_minutes is None else lease_minutes)
-            return _as_claim(_lend(session, question, row.id, asking, taken + 1, until, random_bits), row.kind)
+            until = at + timedelta(minutes=one.rules.lease_minutes if lease_minutes is None else lease_minutes)
+            return _lend(session, question, one, asking, taken + 1, until, random_bits)
     return None
 
 
-def _lend(session: Session, question_id: str, set_id: str, asking: Asking, number: int, until: datetime, random_bits: RandomBits) -> Assignment:
-    lent = session.scalars(_LENT, {"question": question_id, "annotator": asking.annotator}).first()
-    if lent is not None:
-        lent.claimed_at, lent.expires_at, lent.set_id, lent.number = asking.at, until, set_id, number
+def _lend(session: Session, question_id: str, among: OpenSet, asking: Asking, number: int, until: datetime, random_bits: RandomBits) -> Claim:
+    had = brief(session, _HAD, {"question": question_id, "annotator": asking.annotator}).one()
+    lease = {"claimed_at": asking.at, "expires_at": until, "set_id": among.id, "number": number}
+    if had.id is not None:
+        claim_id, order, draft = had.id, had.order_shown, had.draft
+        brief(session, _LEND_AGAIN, {"claim": claim_id} | {f"new_{name}": value for name, value in lease.items()})
     else:
-        n = session.scalar(_N_SAMPLES, {"question": question_id}) or 0
-        lent = Assignment(
-            id=uuid7(asking.at, random_bits), question_id=question_id, annotator_id=asking.annotator, set_id=set_id, number=number,
-            order_shown=_shuffled(n, random_bits), claimed_at=asking.at, expires_at=until, draft=None,
-        )  # fmt: skip
-        session.add(lent)
-    session.flush()
-    return lent
+        claim_id, order, draft = uuid7(asking.at, random_bits), _shuffled(had.n, random_bits), None
+        who = {"id": claim_id, "question_id": question_id, "annotator_id": asking.annotator, "order_shown": order, "draft": None, "answered": False}
+        brief(session, _LEND, who | lease)
+    return Claim(claim_id, question_id, asking.annotator, tuple(order), asking.at, until, among.id, among.kind, draft)
 
 
 def _shuffled(n: int, random_bits: RandomBits) -> list[int]:
@@ -169,10 +170,6 @@ def _shuffled(n: int, random_bits: RandomBits) -> list[int]:
         j = below(i + 1, random_bits)
         order[i], order[j] = order[j], order[i]
     return order
-
-
-def _as_claim(row: Assignment, kind: str) -> Claim:
-    return Claim(row.id, row.question_id, row.annotator_id, tuple(row.order_shown), row.claimed_at, row.expires_at, row.set_id or "", kind, row.draft)
 
 
 # ---- while they are at it ----
@@ -264,13 +261,26 @@ def submit_in(
     Raises:
         UserError: no such claim of theirs, an answer of the wrong form, or a key that was used for something else.
     """
+    lent = borrowed(session, claim_id, annotator_id)
+    if lent is None:
+        raise _no_such_claim(claim_id)
+    return answer_to(session, lent, answer, work, random_bits)
+
+
+def borrowed(session: Session, claim_id: str, annotator_id: str) -> Borrowed | None:
+    """The question that a claim of theirs is about; None if they have no such claim. Until the transaction ends it stays as it is."""
     hold(session, Assignment)
-    lent = _claim_of(session, claim_id, annotator_id)
-    earlier = _sent_before(session, work.idempotency_key, lent.question_id, annotator_id, answer)
+    row = brief(session, _BORROWED, {"claim": claim_id, "annotator": annotator_id}).first()
+    return None if row is None else Borrowed._make(row)
+
+
+def answer_to(session: Session, lent: Borrowed, answer: Mapping[str, Any], work: Work, random_bits: RandomBits = secrets.randbits) -> Receipt:
+    """Take in an answer to what was borrowed in this transaction. See `submit_in`."""
+    earlier = _sent_before(session, work.idempotency_key, lent.question_id, lent.annotator_id, answer)
     if earlier is not None:
         return earlier
-    lent.draft, lent.answered = None, True
-    return _store(session, lent.question_id, annotator_id, lent.order_shown, answer, work, _standing(session, lent.question_id, annotator_id), random_bits)
+    brief(session, _ANSWERED, {"claim": lent.claim_id})
+    return _store(session, lent, answer, work, _standing(session, lent.question_id, lent.annotator_id), random_bits)
 
 
 def supersede(
@@ -309,27 +319,26 @@ def supersede_in(
         return earlier
     if session.scalars(select(Judgement.id).where(Judgement.supersedes == old.id)).first() is not None:
         raise UserError(f"judgement {judgement_id} was changed already", fix="change the newer one")
-    return _store(session, old.question_id, annotator_id, old.order_shown, answer, work, old, random_bits)
-
-
-def lent_question(session: Session, claim_id: str, annotator_id: str) -> tuple[Assignment, Question] | None:
-    """A claim of theirs and its question; None if they have no such claim. Both stay in the session for as long as the caller holds them."""
-    found = session.execute(_BORROWED, {"claim": claim_id, "annotator": annotator_id}).first()
-    return None if found is None else (found[0], found[1])
+    asked = Borrowed._make(("", old.question_id, annotator_id, old.order_shown, *brief(session, _ASKED, {"question": old.question_id}).one()))
+    return _store(session, asked, answer, work, Standing(old.id, old.answer, old.extra, old.submitted_at), random_bits)
 
 
 def _claim_of(session: Session, claim_id: str, annotator_id: str) -> Assignment:
     lent = session.get(Assignment, claim_id)
     if lent is None or lent.annotator_id != annotator_id:
-        raise UserError(f"there is no claim {claim_id} of yours", fix="ask for a question first")
+        raise _no_such_claim(claim_id)
     return lent
+
+
+def _no_such_claim(claim_id: str) -> UserError:
+    return UserError(f"there is no claim {claim_id} of yours", fix="ask for a question first")
 
 
 def _sent_before(session: Session, key: str, question_id: str, annotator_id: str, answer: Mapping[str, Any]) -> Receipt | None:
     """What became of the answer that this key brought before; None if it is new."""
     if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
         raise UserError(f"an answer needs a key of 1 to {LONGEST_KEY} characters", fix="send each answer with a key of its own")
-    row = session.scalars(_SENT, {"key": key}).first()
+    row = brief(session, _SENT, {"key": key}).first()
     if row is None:
         return None
     if (row.question_id, row.annotator_id, row.answer) != (question_id, annotator_id, dict(answer)):
@@ -337,37 +346,40 @@ def _sent_before(session: Session, key: str, question_id: str, annotator_id: str
     return Receipt(row.id, row.extra, replay=True)
 
 
-def _standing(session: Session, question_id: str, annotator_id: str) -> Judgement | None:
+class Standing(NamedTuple):
+    """An answer that no other supersedes."""
+
+    id: str
+    answer: dict[str, Any]
+    extra: bool
+    submitted_at: datetime
+
+    def counts(self) -> bool:
+        """Whether it is one of the answers that a question has."""
+        return "skip" not in self.answer and not self.extra
+
+
+def _standing(session: Session, question_id: str, annotator_id: str) -> Standing | None:
     """The annotator's answer to the question that stands."""
-    rows = session.scalars(_STANDING, {"question": question_id, "annotator": annotator_id})
+    rows = list(map(Standing._make, brief(session, _STANDING, {"question": question_id, "annotator": annotator_id})))
     return max(rows, key=lambda row: (row.submitted_at, row.id), default=None)
 
 
-def _store(
-    session: Session,
-    question_id: str,
-    annotator_id: str,
-    order_shown: Sequence[int],
-    answer: Mapping[str, Any],
-    work: Work,
-    standing: Judgement | None,
-    random_bits: RandomBits,
-) -> Receipt:
-    question = session.get_one(Question, question_id)
-    asked = session.execute(_ASKED, {"set_id": question.set_id}).first()
-    _check_work(work, None if asked is None else asked.newest)
-    checked = _checked(session, question, None if asked is None else Rules.model_validate(asked.rules), answer, len(order_shown))
-    by_others = question.answers - (standing is not None and "skip" not in standing.answer and not standing.extra)
-    row = Judgement(
-        id=uuid7(work.at, random_bits), question_id=question_id, annotator_id=annotator_id, answer=checked, order_shown=list(order_shown),
-        started_at=min(work.started_at, work.at), submitted_at=work.at, active_ms=work.active_ms, guideline_version=work.guideline_version,
-        idempotency_key=work.idempotency_key, supersedes=standing.id if standing else None, extra="skip" not in checked and by_others >= question.overlap,
-    )  # fmt: skip
-    session.add(row)
+def _store(session: Session, asked: Borrowed, answer: Mapping[str, Any], work: Work, standing: Standing | None, random_bits: RandomBits) -> Receipt:
+    _check_work(work, asked.newest)
+    checked = _checked(session, asked, answer)
+    by_others = asked.answers - (standing is not None and standing.counts())
+    row: dict[str, Any] = {
+        "id": uuid7(work.at, random_bits), "question_id": asked.question_id, "annotator_id": asked.annotator_id, "answer": checked,
+        "order_shown": list(asked.order_shown), "started_at": min(work.started_at, work.at), "submitted_at": work.at, "active_ms": work.active_ms,
+        "guideline_version": work.guideline_version, "idempotency_key": work.idempotency_key, "supersedes": standing.id if standing else None,
+        "extra": "skip" not in checked and by_others >= asked.overlap,
+    }  # fmt: skip
+    brief(session, _KEEP, row)
     if "text" in checked:
-        _keep_edit(session, question, row)
-    count_answers(session, [question_id])
-    return Receipt(row.id, row.extra, replay=False)
+        _keep_edit(session, asked, row)
+    count_answers(session, [asked.question_id])
+    return Receipt(row["id"], row["extra"], replay=False)
 
 
 def _check_work(work: Work, newest: int | None) -> None:
@@ -378,22 +390,23 @@ def _check_work(work: Work, newest: int | None) -> None:
         raise UserError(f"there is no version {work.guideline_version} of this guideline", fix=f"reload the page: the newest is {newest}")
 
 
-def _checked(session: Session, question: Question, rules: Rules | None, answer: Mapping[str, Any], n_samples: int) -> dict[str, Any]:
+def _checked(session: Session, asked: Borrowed, answer: Mapping[str, Any]) -> dict[str, Any]:
     """The answer, if it is one to this question."""
-    original = None
+    n, original = len(asked.order_shown), None
     if "text" in answer:
-        original = session.scalars(select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == question.id)).first()
-    if rules is None:
-        return check_answer(question.kind, answer, n_samples, original=original)
-    return rules.check(question.kind, answer, n_samples, original=original)
+        original = session.scalars(select(Sample.text).join(QuestionSample).where(QuestionSample.question_id == asked.question_id)).first()
+    if asked.rules is None:
+        return check_answer(asked.kind, answer, n, original=original)
+    return Rules.model_validate(asked.rules).check(asked.kind, answer, n, original=original)
 
 
-def _keep_edit(session: Session, question: Question, row: Judgement) -> None:
+def _keep_edit(session: Session, asked: Borrowed, row: Mapping[str, Any]) -> None:
     """An edit is a demonstration: a sample by the annotator."""
     session.add(
         Sample(
-            id=edit_sample_id(row.id), prompt_id=question.prompt_id, policy_id=None, author=row.annotator_id, batch=f"edits:{question.set_id}", position=0,
-            text=row.answer["text"], token_ids=None, logprobs=None, finished=True, temperature=None, seed=None, base_logprob=None, created_at=row.submitted_at,
+            id=edit_sample_id(row["id"]), prompt_id=asked.prompt_id, policy_id=None, author=asked.annotator_id, batch=f"edits:{asked.set_id}", position=0,
+            text=row["answer"]["text"], token_ids=None, logprobs=None, finished=True, temperature=None, seed=None, base_logprob=None,
+            created_at=row["submitted_at"],
         )
     )  # fmt: skip
 
@@ -406,18 +419,34 @@ def edit_sample_id(judgement_id: str) -> str:
 # Built once: to build a query takes longer than to run it.
 _newer = aliased(Judgement)
 _ACTIVE = select(Annotator.active).where(Annotator.id == bindparam("annotator"))
-_LENT = select(Assignment).where(Assignment.question_id == bindparam("question"), Assignment.annotator_id == bindparam("annotator"))
-_N_SAMPLES = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == bindparam("question"))
+_n_samples = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == Question.id).scalar_subquery()
+_HAD = (
+    select(_n_samples.label("n"), Assignment.id, Assignment.order_shown, Assignment.draft)
+    .select_from(Question)
+    .outerjoin(Assignment, (Assignment.question_id == Question.id) & (Assignment.annotator_id == bindparam("annotator")))
+    .where(Question.id == bindparam("question"))
+)
+_LEND = insert(Assignment)
+_LEND_AGAIN = (
+    update(Assignment)
+    .where(Assignment.id == bindparam("claim"))
+    .values({name: bindparam(f"new_{name}") for name in ("claimed_at", "expires_at", "set_id", "number")})
+)
+_ANSWERED = update(Assignment).where(Assignment.id == bindparam("claim")).values(draft=None, answered=True)
+_KEEP = insert(Judgement)
+_newest = select(func.max(Guideline.version)).where(Guideline.set_id == Question.set_id).scalar_subquery()
+_asked = (Question.kind, Question.set_id, Question.prompt_id, Question.answers, Question.overlap, QuestionSet.rules, _newest)  # as in Borrowed
+_ASKED = select(*_asked).select_from(Question).outerjoin(QuestionSet, QuestionSet.id == Question.set_id).where(Question.id == bindparam("question"))
 _BORROWED = (
-    select(Assignment, Question)
+    select(Assignment.id, Assignment.question_id, Assignment.annotator_id, Assignment.order_shown, *_asked)
     .join(Question, Question.id == Assignment.question_id)
+    .outerjoin(QuestionSet, QuestionSet.id == Question.set_id)
     .where(Assignment.id == bindparam("claim"), Assignment.annotator_id == bindparam("annotator"))
 )
-_ASKED = select(QuestionSet.rules, select(func.max(Guideline.version)).where(Guideline.set_id == QuestionSet.id).scalar_subquery().label("newest")).where(
-    QuestionSet.id == bindparam("set_id")
+_SENT = select(Judgement.id, Judgement.question_id, Judgement.annotator_id, Judgement.answer, Judgement.extra).where(
+    Judgement.idempotency_key == bindparam("key")
 )
-_SENT = select(Judgement).where(Judgement.idempotency_key == bindparam("key"))
-_STANDING = select(Judgement).where(
+_STANDING = select(Judgement.id, Judgement.answer, Judgement.extra, Judgement.submitted_at).where(
     Judgement.question_id == bindparam("question"),
     Judgement.annotator_id == bindparam("annotator"),
     ~select(_newer.id).where(_newer.supersedes == Judgement.id).exists(),

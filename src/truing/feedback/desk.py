@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from truing.errors import UserError
 from truing.feedback.next_question import OPEN, Asking, may_answer, open_sets
 from truing.feedback.sets import Aspect, Rules
+from truing.store.database import brief
 from truing.store.tables import Guideline, Judgement, Prompt, Question, QuestionSample, QuestionSet, Sample
 
 PACE_OVER = 50  # answers that the pace is taken from
@@ -59,10 +60,10 @@ def question_shown(session: Session, question_id: str, order_shown: Sequence[int
     Raises:
         UserError: no such question, or an order that doesn't fit it.
     """
-    asked = session.execute(_ASKED, {"question": question_id}).first()
+    asked = brief(session, _ASKED, {"question": question_id}).first()
     if asked is None:
         raise UserError(f"there is no question {question_id}", fix="ask for a question first")
-    texts = list(session.scalars(_TEXTS, {"question": question_id}))
+    texts = brief(session, _TEXTS, {"question": question_id}).scalars().all()
     if sorted(order_shown) != list(range(len(texts))):
         raise UserError(f"this question has {len(texts)} responses, and {list(order_shown)} is no order of them", fix="show them in the order of the claim")
     rules = Rules() if asked.rules is None else Rules.model_validate(asked.rules)
@@ -84,7 +85,7 @@ def last_answers(session: Session, annotator_id: str, n: int = 20) -> list[Given
 def progress(session: Session, annotator_id: str, at: datetime) -> Progress:
     """How far the annotator is at this moment."""
     midnight = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    newest = session.execute(_PACE, {"annotator": annotator_id, "midnight": midnight, "at": at}).all()
+    newest = brief(session, _PACE, {"annotator": annotator_id, "midnight": midnight, "at": at}).all()
     spent = [row.active_ms for row in newest]
     return Progress(newest[0].today if newest else 0, median(spent) / 1000 if spent else None, _left(session, Asking(annotator_id, at)))
 
@@ -96,9 +97,9 @@ def answers_given(session: Session, annotator_id: str) -> int:
 
 def _left(session: Session, asking: Asking) -> int:
     left = 0
-    for row, rules in open_sets(session, asking):
-        values = {"annotator": asking.annotator, "set_id": row.id, "most": LEFT_COUNTED - left}
-        left += session.scalar(_left_of_set(rules.gold == "scheduled"), values) or 0
+    for one in open_sets(session, asking):
+        values = {"annotator": asking.annotator, "set_id": one.id, "most": LEFT_COUNTED - left}
+        left += brief(session, _left_of_set(one.rules.gold == "scheduled"), values).scalar() or 0
         if left >= LEFT_COUNTED:
             break
     return left

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, func, insert, or_, sele
 from sqlalchemy.orm import Session, aliased
 
 from truing.feedback.sets import Rules
+from truing.store.database import brief
 from truing.store.ids import content_id
 from truing.store.judgements import is_answer
 from truing.store.tables import Assignment, Judgement, Kind, Question, QuestionSample, QuestionSet, SetState
@@ -35,24 +36,47 @@ class Asking(NamedTuple):
     besides: tuple[str, ...] = ()  # claims that are on their screen already
 
 
-def held_claim(session: Session, asking: Asking) -> tuple[Assignment, str] | None:
-    """The annotator's oldest running lease on a question that they haven't answered, and its kind; none of a set that rests."""
-    found = session.execute(_held(*_filters(asking)), asking._asdict()).first()
-    return None if found is None else (found[0], found[1])
+class Claim(NamedTuple):
+    """A question lent to an annotator. Nothing in it tells who wrote what, nor whether it is a check or a repeat."""
+
+    id: str
+    question_id: str
+    annotator_id: str
+    order_shown: tuple[int, ...]  # positions of the question's samples from left to right
+    claimed_at: datetime
+    expires_at: datetime
+    set_id: str
+    kind: str
+    draft: dict[str, Any] | None  # what they had entered before
 
 
-def open_sets(session: Session, asking: Asking) -> list[tuple[QuestionSet, Rules]]:
+class OpenSet(NamedTuple):
+    """A set that asks questions at present."""
+
+    id: str
+    kind: str
+    rules: Rules
+
+
+def held_claim(session: Session, asking: Asking) -> Claim | None:
+    """The annotator's oldest running lease on a question that they haven't answered; none of a set that rests."""
+    row = brief(session, _held(*_filters(asking)), asking._asdict()).first()
+    return None if row is None else Claim._make(row)._replace(order_shown=tuple(row.order_shown))
+
+
+def open_sets(session: Session, asking: Asking) -> list[OpenSet]:
     """The sets that ask this annotator and have open questions, in their order."""
-    found = session.scalars(_sets(*_filters(asking)), asking._asdict())
-    return [(row, Rules.model_validate(row.rules)) for row in found if row.rules.get("who") is None or asking.annotator in row.rules["who"]]
+    found = brief(session, _sets(*_filters(asking)), asking._asdict())
+    sets = [OpenSet(row.id, row.kind, Rules.model_validate(row.rules)) for row in found]
+    return [one for one in sets if one.rules.who is None or asking.annotator in one.rules.who]
 
 
 def turns_taken(session: Session, annotator_id: str, set_id: str) -> int:
     """The number of the annotator's newest question in this set; 0 before the first."""
-    return session.scalar(_TURNS, {"annotator": annotator_id, "set_id": set_id}) or 0
+    return brief(session, _TURNS, {"annotator": annotator_id, "set_id": set_id}).scalar() or 0
 
 
-def next_question(session: Session, row: QuestionSet, rules: Rules, asking: Asking, taken: int, random_bits: RandomBits) -> str | None:
+def next_question(session: Session, among: OpenSet, asking: Asking, taken: int, random_bits: RandomBits) -> str | None:
     """The id of the question of this set that the annotator gets next; None when nothing is left for them.
 
     Check questions and repeats stand among others: where no other is left, none of them is asked.
@@ -61,20 +85,25 @@ def next_question(session: Session, row: QuestionSet, rules: Rules, asking: Aski
         taken:       the annotator's turns in this set so far.
         random_bits: asked only if the set's check questions are scheduled.
     """
-    values = asking._asdict() | {"set_id": row.id}
+    values, rules = asking._asdict() | {"set_id": among.id}, among.rules
     fewest = rules.order == "fewest"
     if rules.gold == "interleaved":
-        return session.scalars(_next(fewest, None), values).first()
-    plain = session.scalars(_next(fewest, False), values).first()
+        return _first(session, fewest, None, values)
+    plain = _first(session, fewest, False, values)
     if plain is None:
         return None
     if _gold_is_due(session, rules, values, taken, random_bits):
-        gold = session.scalars(_next(False, True), values).all()
+        gold = brief(session, _next(False, True), values).scalars().all()
         if gold:
-            return gold[below(len(gold), random_bits)]
-    if row.kind != Kind.EDIT and below(CHANCE, random_bits) < round(rules.repeat_rate * CHANCE):
+            return str(gold[below(len(gold), random_bits)])
+    if among.kind != Kind.EDIT and below(CHANCE, random_bits) < round(rules.repeat_rate * CHANCE):
         return _repeat(session, values, taken, random_bits) or plain
     return plain
+
+
+def _first(session: Session, fewest: bool, gold: bool | None, values: Mapping[str, Any]) -> str | None:
+    found: str | None = brief(session, _next(fewest, gold), values).scalar()
+    return found
 
 
 def below(n: int, random_bits: RandomBits) -> int:
@@ -97,7 +126,7 @@ def _gold_is_due(session: Session, rules: Rules, values: Mapping[str, Any], take
     wanted = round(rate * size)
     if not wanted:
         return False
-    had = session.scalar(_GOLD_HAD, {**values, "start": start}) or 0
+    had = brief(session, _GOLD_HAD, {**values, "start": start}).scalar() or 0
     return below(start + size - taken, random_bits) < wanted - had
 
 
@@ -151,17 +180,21 @@ def _asked(by_set: bool, by_round: bool, by_kind: bool) -> list[ColumnElement[bo
 
 
 @cache
-def _held(by_set: bool, by_round: bool, by_kind: bool) -> "Select[Assignment, str]":
-    query = select(Assignment, Question.kind).join(Question, Question.id == Assignment.question_id).join(QuestionSet, QuestionSet.id == Question.set_id)
+def _held(by_set: bool, by_round: bool, by_kind: bool) -> "Select[*tuple[Any, ...]]":
+    query = select(*_CLAIM).join(Question, Question.id == Assignment.question_id).join(QuestionSet, QuestionSet.id == Question.set_id)
     mine = (Assignment.annotator_id == bindparam("annotator"), Assignment.expires_at > bindparam("at"))
     query = query.where(*mine, UNANSWERED, ~ON_SCREEN, ~_answered_by(Assignment.question_id, bindparam("annotator")), *_asked(by_set, by_round, by_kind))
     return query.order_by(Assignment.claimed_at, Assignment.id).limit(1)
 
 
 @cache
-def _sets(by_set: bool, by_round: bool, by_kind: bool) -> "Select[QuestionSet]":
+def _sets(by_set: bool, by_round: bool, by_kind: bool) -> "Select[str, str, dict[str, Any]]":
     some = select(Question.id).where(Question.set_id == QuestionSet.id, OPEN).exists()
-    return select(QuestionSet).where(some, *_asked(by_set, by_round, by_kind)).order_by(QuestionSet.position, QuestionSet.id)
+    return (
+        select(QuestionSet.id, QuestionSet.kind, QuestionSet.rules)
+        .where(some, *_asked(by_set, by_round, by_kind))
+        .order_by(QuestionSet.position, QuestionSet.id)
+    )
 
 
 @cache
@@ -195,6 +228,10 @@ def _answered_by(question_id: Any, annotator_id: Any) -> ColumnElement[bool]:
     return select(given.id).where(given.question_id == question_id, given.annotator_id == annotator_id).exists()
 
 
+_CLAIM: tuple[Any, ...] = (  # as a Claim has them
+    Assignment.id, Assignment.question_id, Assignment.annotator_id, Assignment.order_shown, Assignment.claimed_at, Assignment.expires_at, Assignment.set_id,
+    Question.kind, Assignment.draft,
+)  # fmt: skip
 ON_SCREEN = Assignment.id.in_(bindparam("besides", expanding=True))
 OPEN = text("question.open")  # as the partial indexes have it: SQLite doesn't see that `open = 1` says the same
 UNANSWERED = text("NOT assignment.answered")

@@ -30,6 +30,7 @@ from truing.studio.passwords import Passwords
 from truing.studio.refusals import Refusal, lead_to_sign_in, refuse, wants_json
 from truing.studio.render import static_files
 from truing.studio.security import READY, SMALLER, Limits, Pace, chain
+from truing.studio.turns import provide_turns
 
 log = logging.getLogger("truing.studio")
 
@@ -70,6 +71,7 @@ def create_app(
     app.state.port = port
     app.state.passwords = passwords or Passwords()
     app.state.pace = Pace(limits.each_second, limits.burst)
+    provide_turns(app)
     if owner_link_secret is not None:
         make_owner_link(project, at=now(), secret=owner_link_secret)
     app.add_api_route(READY, _ready, include_in_schema=False)
@@ -167,9 +169,9 @@ def serve(project: Project, *, host: str = "127.0.0.1", port: int = 8000, https:
     _announce(address, secret, exposed=not _is_loopback(host) and not https)
     if open_browser:
         webbrowser.open(f"{address}/first/{secret}" if secret else address)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=https, ws="none", lifespan="off", timeout_keep_alive=65,
-        timeout_graceful_shutdown=SECONDS_TO_STOP,
+    config = uvicorn.Config(  # loop and http are named, for uvicorn would take others where it finds them
+        app, loop="asyncio", http="h11", ws="none", lifespan="off", log_level="warning", access_log=False, server_header=False, proxy_headers=https,
+        timeout_keep_alive=65, timeout_graceful_shutdown=SECONDS_TO_STOP,
     )  # fmt: skip
     try:
         uvicorn.Server(config).run(sockets=[listening])

@@ -19,6 +19,7 @@ from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session as Store
 
 from truing.store.clock import now
+from truing.store.database import brief
 from truing.store.project import Project
 from truing.store.tables import Annotator, Role, Session, Token
 from truing.studio.refusals import Refusal
@@ -118,7 +119,7 @@ def person_of(project: Project, secret: str, at: datetime) -> Person | None:
     A session that is used goes on for another 14 days, until 60 days after it began.
     """
     with project.database.read() as store:
-        found = store.execute(_WHO, {"secret": hashed(secret), "at": at}).one_or_none()
+        found = brief(store, _WHO, {"secret": hashed(secret), "at": at}).one_or_none()
     if found is None or not found.active:
         return None
     until = min(at + IDLE, found.created_at + LONGEST)

@@ -4,29 +4,34 @@ What goes to the browser holds the id of the claim, the texts in the order shown
 whether a question is a check or a repeat, or what others said.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session as Store
 
+from truing.errors import UserError
 from truing.feedback.assignment import (
     LONGEST_MS,
+    MOST_BESIDES,
+    Claim,
     Given,
+    Progress,
     Receipt,
     Shown,
     Work,
+    answer_to,
     answers_given,
-    claim,
+    borrowed,
+    claim_in,
     last_answers,
-    lent_question,
     progress,
     question_shown,
     release,
     save_draft,
-    submit_in,
     supersede_in,
 )
 from truing.feedback.own_work import completion_address, own_numbers, why_nothing
@@ -38,6 +43,7 @@ from truing.studio.auth import Person, require
 from truing.studio.refusals import Refusal
 from truing.studio.render import fragment, markdown, page
 from truing.studio.screen import LETTERS, from_screen, in_words, to_screen
+from truing.studio.turns import in_turn
 
 router = APIRouter(include_in_schema=False)
 
@@ -74,7 +80,7 @@ class Sent(BaseModel):
 class Besides(Sent):
     """Asks for a question beside those on the screen or waiting to be sent."""
 
-    besides: list[Id] = Field(max_length=10)
+    besides: list[Id] = Field(max_length=MOST_BESIDES)
 
 
 class Draft(Sent):
@@ -105,9 +111,10 @@ class Answer(Sent):
 
 
 class Submit(Answer):
-    """An answer to a question that was lent."""
+    """An answer to a question that was lent. With `besides` another question is asked for in the same breath, beside those."""
 
     claim: Id
+    besides: list[Id] | None = Field(default=None, max_length=MOST_BESIDES)
 
 
 class Supersede(Answer):
@@ -149,32 +156,26 @@ def browser_id(person: Person) -> str:
 
 
 @router.post("/judge/api/next")
-def next_door(request: Request, asked: Besides, person: Somebody) -> dict[str, Any]:
+@in_turn
+def next_door(request: Request, asked: Besides, person: Somebody) -> Response:
     """Another question beside those that are on the screen; without one, why there is none."""
-    moment = now()
-    lent = claim(request.app.state.project, person.id, at=moment, besides=asked.besides)
-    with request.app.state.project.database.read() as store:
-        shown = question_shown(store, lent.question_id, lent.order_shown) if lent else None
-        far = progress(store, person.id, moment)
-        nothing = None if lent else {"why": why_nothing(store, person.id), "leave_by": completion_address(store, person.id)}
-    question = None
-    if lent and shown:
-        lease = {"claim": lent.id, "draft": lent.draft, "lease_seconds": int((lent.expires_at - moment).total_seconds())}
-        question = on_screen(shown) | lease
-    return {"question": question, "nothing": nothing, "progress": {"today": far.today, "left": far.left, "seconds": far.median_seconds}}
+    with request.app.state.project.database.write_together() as store:
+        following = _lend_next(store, person.id, asked.besides, now())
+    return JSONResponse(_on_the_way(following))
 
 
 @router.post("/judge/api/submit")
-def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, Any]:
-    """Take in an answer. The same key again changes nothing."""
+@in_turn
+def submit_door(request: Request, sent: Submit, person: Somebody) -> Response:
+    """Take in an answer; the same key again changes nothing. Then, where one is asked for, another question: one way for both."""
+    moment = now()
     with request.app.state.project.database.write_together() as store:
-        found = lent_question(store, sent.claim, person.id)
-        if found is None:
+        lent = borrowed(store, sent.claim, person.id)
+        if lent is None:
             raise _not_theirs()
-        lent, question = found
-        answer = from_screen(question.kind, sent.answer, lent.order_shown)
-        receipt = submit_in(store, lent.id, answer, sent.work(now()), annotator_id=person.id)
-    return _receipt(receipt)
+        receipt = answer_to(store, lent, from_screen(lent.kind, sent.answer, lent.order_shown), sent.work(moment))
+        following = None if sent.besides is None else _lend_next(store, person.id, sent.besides, moment)
+    return JSONResponse(_receipt(receipt) | ({} if following is None else {"next": _on_the_way(following)}))
 
 
 @router.post("/judge/api/supersede")
@@ -217,6 +218,38 @@ def given_door(request: Request, judgement_id: Id, person: Somebody) -> dict[str
         given = _editable(store, judgement_id, person)
         shown = question_shown(store, given.question_id, given.order_shown)
     return on_screen(shown) | {"judgement": given.judgement_id, "answer": to_screen(given.answer, given.order_shown)}
+
+
+# ---- another question ----
+
+
+class Following(NamedTuple):
+    """What an annotator gets next, as the store has it."""
+
+    lent: Claim | None
+    shown: Shown | None  # None: as `lent`
+    far: Progress
+    at: datetime
+    nothing: dict[str, str | None] | None  # why no question is left
+
+
+def _lend_next(store: Store, person_id: str, besides: Sequence[str], at: datetime) -> Following:
+    try:
+        lent = claim_in(store, person_id, at=at, besides=besides)
+    except UserError:  # they were paused a moment ago; what they have just answered is kept all the same
+        lent = None
+    shown = question_shown(store, lent.question_id, lent.order_shown) if lent else None
+    nothing = None if lent else {"why": why_nothing(store, person_id), "leave_by": completion_address(store, person_id)}
+    return Following(lent, shown, progress(store, person_id, at), at, nothing)
+
+
+def _on_the_way(following: Following) -> dict[str, Any]:
+    """The same for the page."""
+    question, lent, far = None, following.lent, following.far
+    if lent and following.shown:
+        lease = {"claim": lent.id, "draft": lent.draft, "lease_seconds": int((lent.expires_at - following.at).total_seconds())}
+        question = on_screen(following.shown) | lease
+    return {"question": question, "nothing": following.nothing, "progress": {"today": far.today, "left": far.left, "seconds": far.median_seconds}}
 
 
 # ---- what goes to the screen ----

@@ -1,7 +1,8 @@
 // The questions that were lent to this page: the one on the screen, and a few ahead so that the next is there at once.
 //
 // Four in all. At a quarter of a minute each they last a minute without the network; more would keep questions from other people for as
-// long as a lease runs. A question ahead that nobody has looked at is let go before its lease ends.
+// long as a lease runs. A question ahead that nobody has looked at is let go before its lease ends. An answer that is sent brings the next
+// question back with its receipt; the rest are asked for by themselves.
 //
 // Events: "change" (a question came in, or it became known that there is none).
 
@@ -29,6 +30,8 @@ export class Hand extends EventTarget {
     super();
     this.#queue = queue;
     window.addEventListener("online", () => this.fill());
+    queue.wish = () => (this.#wants() ? { besides: this.#besides(), counted: this.#counted(1) } : null);
+    queue.addEventListener("sent", ({ detail: { receipt, wish } }) => wish && this.#take(receipt.next, wish.counted));
     queue.addEventListener("change", ({ detail }) => detail.waiting || this.fill());
     document.addEventListener("visibilitychange", () => this.#seen());
   }
@@ -87,14 +90,22 @@ export class Hand extends EventTarget {
   }
 
   async #askForOne() {
-    const besides = this.#besides();
-    const counted = this.#queue.names().length ? -1 : this.#dropped;
-    const { question, nothing, progress } = await post("next", { besides });
+    const counted = this.#counted(0);
+    this.#take(await post("next", { besides: this.#besides() }), counted);
+  }
+
+  // How many answers the studio knows of if only this many are on their way; -1 if there are more.
+  #counted(sending) {
+    return this.#queue.names().length > sending ? -1 : this.#dropped;
+  }
+
+  #take({ question, nothing, progress }, counted) {
     if (counted === this.#dropped) this.progress = progress; // otherwise it doesn't know of answers on their way
     this.nothing = nothing;
-    if (!question || this.#besides().includes(question.claim)) return;
-    question.until = Date.now() + (question.lease_seconds - MARGIN) * 1000;
-    this.questions.push(question);
+    if (question && !this.#besides().includes(question.claim)) {
+      question.until = Date.now() + (question.lease_seconds - MARGIN) * 1000;
+      this.questions.push(question);
+    }
     this.#tell();
   }
 

@@ -1,7 +1,7 @@
 // Answers on their way to the studio. Each is written to the browser's storage before anything else happens, under a key of its own,
 // and leaves it when the studio has acknowledged it: a lost network, a reload or a second tab loses and doubles nothing.
 //
-// Events: "change" (how many wait, and why), "sent" (detail: body, receipt), "refused" (detail: body, trouble).
+// Events: "change" (how many wait, and why), "sent" (detail: body, receipt, wish), "refused" (detail: body, trouble).
 
 import { post } from "./door.js";
 
@@ -16,6 +16,7 @@ export class Queue extends EventTarget {
   #timer = 0;
   #count = 0;
   trouble = null; // why the last attempt failed
+  wish = () => null; // what else to ask for when an answer is sent: {besides, ...}, or null
 
   constructor(me) {
     super();
@@ -71,9 +72,10 @@ export class Queue extends EventTarget {
       if (!entry) continue; // another tab has sent it
       const { path, body } = entry;
       try {
-        const receipt = await post(path, body);
+        const wish = path === "submit" ? this.wish() : null;
+        const receipt = await post(path, wish ? { ...body, besides: wish.besides } : body);
         this.#drop(name);
-        this.#say("sent", { body, receipt });
+        this.#say("sent", { body, receipt, wish });
       } catch (trouble) {
         if (!trouble.final) throw trouble;
         this.#drop(name);
