@@ -380,6 +380,21 @@ def test_what_a_door_can_t_read(annotator: TestClient, door: str, body: dict[str
     assert set(refused.json()) == {"what", "fix"}
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "what"),
+    [
+        (b'{"besides": []', "application/json", "the request: invalid json"),
+        (b"", "application/json", "the request: invalid json"),
+        (b'{"besides": ["\\ud800"]}', "application/json", "the request: invalid json"),
+        (b'{"besides": ["A?"]}', "application/json", "besides.0: string should match pattern"),
+        (b'{"besides": []}', "text/plain", "the request: this door takes application/json"),
+    ],
+)
+def test_what_isn_t_json(annotator: TestClient, body: bytes, kind: str, what: str) -> None:
+    refused = annotator.post("/judge/api/next", content=body, headers={"accept": "application/json", "content-type": kind})
+    assert (refused.status_code, refused.json()["what"][: len(what)]) == (422, what)
+
+
 @pytest.mark.parametrize("text", ["\\ud800", "\\u0000"])
 def test_a_draft_holds_only_what_every_store_can(project: Project, annotator: TestClient, text: str) -> None:
     many_pairs(project, 1)

@@ -34,7 +34,7 @@ from truing.studio.turns import provide_turns
 
 log = logging.getLogger("truing.studio")
 
-ROUTERS: tuple[APIRouter, ...] = (sign_in.router, judge.router, manage.router, api.router)
+ROUTERS: tuple[APIRouter, ...] = (judge.doors, sign_in.router, judge.router, manage.router, api.router)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 ANY_ADDRESS = ("0.0.0.0", "::")
 SECONDS_TO_STOP = 10

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session as Store
 
@@ -43,9 +43,10 @@ from truing.studio.auth import Person, require
 from truing.studio.refusals import Refusal
 from truing.studio.render import fragment, markdown, page
 from truing.studio.screen import LETTERS, from_screen, in_words, to_screen
-from truing.studio.turns import in_turn
+from truing.studio.turns import InTurn
 
 router = APIRouter(include_in_schema=False)
+doors = APIRouter(include_in_schema=False, route_class=InTurn)
 
 EDITABLE = 20  # answers that can still be changed
 OLDEST = timedelta(days=30)  # an answer may have waited so long in a browser
@@ -155,18 +156,16 @@ def browser_id(person: Person) -> str:
 # ---- doors of the script ----
 
 
-@router.post("/judge/api/next")
-@in_turn
-def next_door(request: Request, asked: Besides, person: Somebody) -> Response:
+@doors.post("/judge/api/next")
+def next_door(request: Request, sent: Besides, person: Somebody) -> dict[str, Any]:
     """Another question beside those that are on the screen; without one, why there is none."""
     with request.app.state.project.database.write_together() as store:
-        following = _lend_next(store, person.id, asked.besides, now())
-    return JSONResponse(_on_the_way(following))
+        following = _lend_next(store, person.id, sent.besides, now())
+    return _on_the_way(following)
 
 
-@router.post("/judge/api/submit")
-@in_turn
-def submit_door(request: Request, sent: Submit, person: Somebody) -> Response:
+@doors.post("/judge/api/submit")
+def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, Any]:
     """Take in an answer; the same key again changes nothing. Then, where one is asked for, another question: one way for both."""
     moment = now()
     with request.app.state.project.database.write_together() as store:
@@ -175,10 +174,10 @@ def submit_door(request: Request, sent: Submit, person: Somebody) -> Response:
             raise _not_theirs()
         receipt = answer_to(store, lent, from_screen(lent.kind, sent.answer, lent.order_shown), sent.work(moment))
         following = None if sent.besides is None else _lend_next(store, person.id, sent.besides, moment)
-    return JSONResponse(_receipt(receipt) | ({} if following is None else {"next": _on_the_way(following)}))
+    return _receipt(receipt) | ({} if following is None else {"next": _on_the_way(following)})
 
 
-@router.post("/judge/api/supersede")
+@doors.post("/judge/api/supersede")
 def supersede_door(request: Request, sent: Supersede, person: Somebody) -> dict[str, Any]:
     """Change an answer. The page offers the last 20; one that was among them when it was changed offline is taken however late it comes."""
     with request.app.state.project.database.write_together() as store:
@@ -190,7 +189,7 @@ def supersede_door(request: Request, sent: Supersede, person: Somebody) -> dict[
     return _receipt(receipt)
 
 
-@router.post("/judge/api/draft")
+@doors.post("/judge/api/draft")
 def draft_door(request: Request, sent: Draft, person: Somebody) -> dict[str, Any]:
     """Keep what has been entered so far."""
     require_clean(sent.draft)
@@ -198,7 +197,7 @@ def draft_door(request: Request, sent: Draft, person: Somebody) -> dict[str, Any
     return {"saved": True}
 
 
-@router.post("/judge/api/release")
+@doors.post("/judge/api/release")
 def release_door(request: Request, sent: Release, person: Somebody) -> dict[str, Any]:
     """Give a question back unanswered."""
     release(request.app.state.project, sent.claim, annotator_id=person.id, at=now())
