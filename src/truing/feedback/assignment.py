@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy.orm import Session
 
 from truing.errors import UserError
 from truing.feedback.answers import check_answer
@@ -193,7 +193,7 @@ def save_draft_in(session: Session, claim_id: str, draft: Mapping[str, Any] | No
     lent = _claim_of(session, claim_id, annotator_id)
     if draft is not None:
         _check_draft(draft)
-    if _standing(session, lent.question_id, annotator_id) is not None:
+    if _given(session, lent.question_id, annotator_id, key=None):
         return
     lent.draft = None if draft is None else dict(draft)
     row = None if lent.set_id is None else session.get(QuestionSet, lent.set_id)
@@ -276,11 +276,12 @@ def borrowed(session: Session, claim_id: str, annotator_id: str) -> Borrowed | N
 
 def answer_to(session: Session, lent: Borrowed, answer: Mapping[str, Any], work: Work, random_bits: RandomBits = secrets.randbits) -> Receipt:
     """Take in an answer to what was borrowed in this transaction. See `submit_in`."""
-    earlier = _sent_before(session, work.idempotency_key, lent.question_id, lent.annotator_id, answer)
+    given = _given(session, lent.question_id, lent.annotator_id, work.idempotency_key)
+    earlier = _sent_before(given, lent.question_id, lent.annotator_id, answer, work.idempotency_key)
     if earlier is not None:
         return earlier
     brief(session, _ANSWERED, {"claim": lent.claim_id})
-    return _store(session, lent, answer, work, _standing(session, lent.question_id, lent.annotator_id), random_bits)
+    return _store(session, lent, answer, work, _standing(given, lent.question_id, lent.annotator_id), random_bits)
 
 
 def supersede(
@@ -314,13 +315,14 @@ def supersede_in(
     old = session.get(Judgement, judgement_id)
     if old is None or old.annotator_id != annotator_id:
         raise UserError(f"there is no judgement {judgement_id} of yours", fix="reload the page: the list of your last answers is newer there")
-    earlier = _sent_before(session, work.idempotency_key, old.question_id, annotator_id, answer)
+    given = _given(session, old.question_id, annotator_id, work.idempotency_key)
+    earlier = _sent_before(given, old.question_id, annotator_id, answer, work.idempotency_key)
     if earlier is not None:
         return earlier
-    if session.scalars(select(Judgement.id).where(Judgement.supersedes == old.id)).first() is not None:
+    if any(row.supersedes == old.id for row in given):
         raise UserError(f"judgement {judgement_id} was changed already", fix="change the newer one")
     asked = Borrowed._make(("", old.question_id, annotator_id, old.order_shown, *brief(session, _ASKED, {"question": old.question_id}).one()))
-    return _store(session, asked, answer, work, Standing(old.id, old.answer, old.extra, old.submitted_at), random_bits)
+    return _store(session, asked, answer, work, next(row for row in given if row.id == old.id), random_bits)
 
 
 def _claim_of(session: Session, claim_id: str, annotator_id: str) -> Assignment:
@@ -334,11 +336,33 @@ def _no_such_claim(claim_id: str) -> UserError:
     return UserError(f"there is no claim {claim_id} of yours", fix="ask for a question first")
 
 
-def _sent_before(session: Session, key: str, question_id: str, annotator_id: str, answer: Mapping[str, Any]) -> Receipt | None:
-    """What became of the answer that this key brought before; None if it is new."""
-    if not 0 < len(key) <= LONGEST_KEY or "\0" in key:
+class Earlier(NamedTuple):
+    """A judgement that is there already."""
+
+    id: str
+    question_id: str
+    annotator_id: str
+    answer: dict[str, Any]
+    extra: bool
+    submitted_at: datetime
+    idempotency_key: str
+    supersedes: str | None
+
+    def counts(self) -> bool:
+        """Whether it is one of the answers that its question has, if it stands."""
+        return "skip" not in self.answer and not self.extra
+
+
+def _given(session: Session, question_id: str, annotator_id: str, key: str | None) -> list[Earlier]:
+    """All that the annotator has said to the question, and what anybody sent with this key, if there is one."""
+    if key is not None and (not 0 < len(key) <= LONGEST_KEY or "\0" in key):
         raise UserError(f"an answer needs a key of 1 to {LONGEST_KEY} characters", fix="send each answer with a key of its own")
-    row = brief(session, _SENT, {"key": key}).first()
+    return list(map(Earlier._make, brief(session, _GIVEN, {"question": question_id, "annotator": annotator_id, "key": key})))
+
+
+def _sent_before(given: Sequence[Earlier], question_id: str, annotator_id: str, answer: Mapping[str, Any], key: str) -> Receipt | None:
+    """What became of the answer that this key brought before; None if it is new."""
+    row = next((row for row in given if row.idempotency_key == key), None)
     if row is None:
         return None
     if (row.question_id, row.annotator_id, row.answer) != (question_id, annotator_id, dict(answer)):
@@ -346,26 +370,14 @@ def _sent_before(session: Session, key: str, question_id: str, annotator_id: str
     return Receipt(row.id, row.extra, replay=True)
 
 
-class Standing(NamedTuple):
-    """An answer that no other supersedes."""
-
-    id: str
-    answer: dict[str, Any]
-    extra: bool
-    submitted_at: datetime
-
-    def counts(self) -> bool:
-        """Whether it is one of the answers that a question has."""
-        return "skip" not in self.answer and not self.extra
-
-
-def _standing(session: Session, question_id: str, annotator_id: str) -> Standing | None:
+def _standing(given: Sequence[Earlier], question_id: str, annotator_id: str) -> Earlier | None:
     """The annotator's answer to the question that stands."""
-    rows = list(map(Standing._make, brief(session, _STANDING, {"question": question_id, "annotator": annotator_id})))
+    superseded = {row.supersedes for row in given}
+    rows = (row for row in given if (row.question_id, row.annotator_id) == (question_id, annotator_id) and row.id not in superseded)
     return max(rows, key=lambda row: (row.submitted_at, row.id), default=None)
 
 
-def _store(session: Session, asked: Borrowed, answer: Mapping[str, Any], work: Work, standing: Standing | None, random_bits: RandomBits) -> Receipt:
+def _store(session: Session, asked: Borrowed, answer: Mapping[str, Any], work: Work, standing: Earlier | None, random_bits: RandomBits) -> Receipt:
     _check_work(work, asked.newest)
     checked = _checked(session, asked, answer)
     by_others = asked.answers - (standing is not None and standing.counts())
@@ -417,7 +429,6 @@ def edit_sample_id(judgement_id: str) -> str:
 
 
 # Built once: to build a query takes longer than to run it.
-_newer = aliased(Judgement)
 _ACTIVE = select(Annotator.active).where(Annotator.id == bindparam("annotator"))
 _n_samples = select(func.count()).select_from(QuestionSample).where(QuestionSample.question_id == Question.id).scalar_subquery()
 _HAD = (
@@ -443,14 +454,12 @@ _BORROWED = (
     .outerjoin(QuestionSet, QuestionSet.id == Question.set_id)
     .where(Assignment.id == bindparam("claim"), Assignment.annotator_id == bindparam("annotator"))
 )
-_SENT = select(Judgement.id, Judgement.question_id, Judgement.annotator_id, Judgement.answer, Judgement.extra).where(
-    Judgement.idempotency_key == bindparam("key")
-)
-_STANDING = select(Judgement.id, Judgement.answer, Judgement.extra, Judgement.submitted_at).where(
-    Judgement.question_id == bindparam("question"),
-    Judgement.annotator_id == bindparam("annotator"),
-    ~select(_newer.id).where(_newer.supersedes == Judgement.id).exists(),
-)
+_GIVEN = select(
+    Judgement.id, Judgement.question_id, Judgement.annotator_id, Judgement.answer, Judgement.extra, Judgement.submitted_at, Judgement.idempotency_key,
+    Judgement.supersedes,
+).where(
+    or_(and_(Judgement.question_id == bindparam("question"), Judgement.annotator_id == bindparam("annotator")), Judgement.idempotency_key == bindparam("key"))
+)  # fmt: skip
 
 
 # ---- how far ----

@@ -16,7 +16,7 @@ from truing.store.database import brief
 from truing.store.tables import Guideline, Judgement, Prompt, Question, QuestionSample, QuestionSet, Sample
 
 PACE_OVER = 50  # answers that the pace is taken from
-LEFT_COUNTED = 1000  # what is left for someone is counted up to this
+LEFT_COUNTED = 300  # what is left for someone is counted up to this
 
 
 class Shown(NamedTuple):
@@ -51,7 +51,7 @@ class Progress(NamedTuple):
 
     today: int  # questions answered or skipped since midnight, in the time zone of the moment asked for
     median_seconds: float | None  # time spent on each of their last 50; None before the first
-    left: int  # questions that they may still be asked, at most 1,000; some may be lent to others at present
+    left: int  # questions that they may still be asked, at most 300; some may be lent to others at present
 
 
 def question_shown(session: Session, question_id: str, order_shown: Sequence[int]) -> Shown:

@@ -4,12 +4,15 @@ What goes to the browser holds the id of the claim, the texts in the order shown
 whether a question is a check or a repeat, or what others said.
 """
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache, lru_cache
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from markupsafe import Markup
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 from sqlalchemy.orm import Session as Store
 
@@ -259,10 +262,22 @@ def on_screen(shown: Shown) -> dict[str, Any]:
     labels = ["Left", "Right"] if shown.kind == Kind.PAIR else list(LETTERS) if shown.kind == Kind.RANKING else ["Response"]
     responses = [{"label": label, "text": text, "html": markdown(text)} for label, text in zip(labels, shown.texts, strict=False)]
     turns = [{"role": turn["role"], "text": turn["content"], "html": markdown(turn["content"])} for turn in shown.turns]
-    view = {"kind": shown.kind, "ask": ASKS[Kind(shown.kind)], "turns": turns, "responses": responses}
-    html = fragment("judge/question.html", aspects=shown.aspects, scale=shown.scale, flags=shown.flags, guideline_version=shown.guideline_version, **view)
+    aspects = json.dumps([aspect.model_dump() for aspect in shown.aspects]) if shown.kind == Kind.RATING else "[]"
+    parts = {"tools": _tools(shown.kind), "form": _form(shown.kind, aspects, shown.scale, tuple(shown.flags), shown.guideline_version)}
+    html = fragment("judge/question.html", kind=shown.kind, ask=ASKS[Kind(shown.kind)], turns=turns, responses=responses, **parts)
     guideline = {"version": shown.guideline_version, "html": markdown(shown.guideline)}
     return {"kind": shown.kind, "set": shown.set_name, "html": html, "guideline": guideline}
+
+
+@cache
+def _tools(kind: str) -> Markup:
+    return Markup(fragment("judge/tools.html", kind=kind))
+
+
+@lru_cache(maxsize=256)
+def _form(kind: str, aspects: str, scale: int, flags: tuple[str, ...], guideline_version: int) -> Markup:
+    """What is answered by, which no question of a set has to itself. `aspects` is JSON."""
+    return Markup(fragment("judge/form.html", kind=kind, aspects=json.loads(aspects), scale=scale, flags=flags, guideline_version=guideline_version))
 
 
 def _last(request: Request, person: Person) -> list[dict[str, Any]]:

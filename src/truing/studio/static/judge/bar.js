@@ -3,7 +3,7 @@
 import { counted } from "./say.js";
 
 const PATIENCE = 600; // ms after which it is worth saying that something is being saved
-const COUNTED = 1000; // the studio counts what is left no further
+const COUNTED = 300; // the studio counts what is left no further
 
 export class Bar {
   #saved = document.getElementById("saved");
