@@ -46,6 +46,13 @@ def test_weights_by_hand() -> None:
     assert loss.item() == near(3 / 4 * math.log(4 / 3) + 1 / 4 * math.log(4))
 
 
+def test_margin_by_hand() -> None:
+    # a lead of 2 ln 3 with ln 3 asked for is as surprising as one of ln 3 without; the other way round one of 3 ln 3
+    assert bradley_terry(row(2 * LN3), row(0), margin=row(LN3)).item() == near(math.log(4 / 3))
+    assert bradley_terry(row(0), row(2 * LN3), margin=row(LN3)).item() == near(math.log(28))
+    assert bradley_terry(row(0), row(2 * LN3), target=row(0), margin=row(LN3)).item() == near(math.log(4 / 3))
+
+
 def test_centre_by_hand() -> None:
     chosen, rejected = row(2, 1), row(1, -1)  # sums 3 and 0: mean square 9/2
     free = bradley_terry(chosen, rejected, weight=row(1, 3))
@@ -136,7 +143,7 @@ def test_labels_may_come_in_another_precision() -> None:
     ("chosen", "rejected", "extra", "message"),
     [
         (row(1, 2), row(1), {}, "of one shape"),
-        (row(), row(), {}, "at least one pair"),
+        (row(), row(), {}, "at least one judgement"),
         (row(1).view(1, 1), row(1).view(1, 1), {}, "of one shape"),
         (row(1, 2), row(1, 2), {"target": row(1)}, "of one shape"),
         (row(1, 2), row(1, 2), {"weight": row(1)}, "of one shape"),
@@ -146,9 +153,10 @@ def test_labels_may_come_in_another_precision() -> None:
         (row(1, 1), row(2, 2), {"weight": row(1, -1)}, "not negative"),
         (row(1), row(2), {"weight": row(math.inf)}, "finite"),
         (row(1), row(2), {"weight": row(math.nan)}, "finite"),
-        (row(1, 1), row(2, 2), {"weight": row(0, 0)}, "0 for every pair"),
+        (row(1, 1), row(2, 2), {"weight": row(0, 0)}, "0 for every judgement"),
+        (row(1), row(2), {"margin": row(-1)}, "margin must be finite and not negative"),
     ],
 )
 def test_refuses(chosen: Tensor, rejected: Tensor, extra: dict[str, Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        bradley_terry(chosen, rejected, target=extra.get("target"), weight=extra.get("weight"))
+        bradley_terry(chosen, rejected, target=extra.get("target"), weight=extra.get("weight"), margin=extra.get("margin"))
