@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
@@ -269,6 +270,7 @@ class _Intake:
         known = self._known(Question.id, {question for line, question in zip(lines, questions, strict=True) if line.place in met} if met else set())
         judgements, people = self._judgements(lines, questions, known)
         self._take_questions(lines, samples, questions, known, people)
+        judgements.sort(key=itemgetter(1))  # as their index has them: neighbours lie in one page
         self._add_judgements.write(judgements, ready=("answer", "order_shown", "extra"))
         self._added += len(judgements)
         self._duplicates += len(lines) - len(judgements)
@@ -347,8 +349,8 @@ class _Intake:
             places += [(question, place, sample) for place, sample in enumerate(samples[line.place])]
         self._question_position += len(rows)
         self._questions += len(rows)
-        self._add_questions.write(rows)
-        self._add_places.write(places)
+        self._add_questions.write(sorted(rows, key=itemgetter(0)))
+        self._add_places.write(sorted(places))
 
     def _facts(self, line: _Line) -> dict[str, Any]:
         facts = {"why": "imported", "file": self._label, "line": line.number}

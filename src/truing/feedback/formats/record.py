@@ -19,6 +19,7 @@ from truing.store.tables import Kind
 
 MODERATE = 2  # of 3: the strength of a preference where a file says which was better and not by how much
 MOST_RESPONSES = 64
+LONGEST_PERSON = 200  # characters of a name that are kept
 
 
 class Response(NamedTuple):
@@ -209,7 +210,13 @@ def person(value: Any) -> str | None:
     """Who, from a name or a number; None if the file leaves it empty."""
     if value is None or isinstance(value, (dict, list, bool)):
         return None
-    return str(value).strip()[:200] or None
+    text = value if isinstance(value, str) else str(value)
+    return _named(text) if len(text) <= LONGEST_PERSON else text.strip()[:LONGEST_PERSON] or None
+
+
+@lru_cache(maxsize=4096)  # the same workers and models all through a file
+def _named(text: str) -> str | None:
+    return text.strip() or None
 
 
 def words(answer: Mapping[str, Any], **more: Any) -> dict[str, Any]:
