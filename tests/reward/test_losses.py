@@ -51,6 +51,8 @@ def test_margin_by_hand() -> None:
     assert bradley_terry(row(2 * LN3), row(0), margin=row(LN3)).item() == near(math.log(4 / 3))
     assert bradley_terry(row(0), row(2 * LN3), margin=row(LN3)).item() == near(math.log(28))
     assert bradley_terry(row(0), row(2 * LN3), target=row(0), margin=row(LN3)).item() == near(math.log(4 / 3))
+    leads, even, targets = row(-3, 0.5, 2), row(0, 0, 0), row(1, 0.3, 0.6)
+    assert bradley_terry(leads, even, target=targets, margin=even).item() == near(bradley_terry(leads, even, target=targets).item())
 
 
 def test_centre_by_hand() -> None:

@@ -53,12 +53,16 @@ def bradley_terry(
     """
     target = torch.ones_like(chosen) if target is None else target.detach().to(chosen.dtype)
     weight = _weights(weight, chosen)
-    margin = torch.zeros_like(chosen) if margin is None else margin.detach().to(chosen.dtype)
-    _same_shape(chosen=chosen, rejected=rejected, target=target, weight=weight, margin=margin)
+    _same_shape(chosen=chosen, rejected=rejected, target=target, weight=weight)
     _within_0_and_1("target", target)
-    _finite_and_not_negative("margin", margin)
     lead = chosen - rejected
-    surprise = target * F.softplus(margin - lead) + (1 - target) * F.softplus(margin + lead)  # (N,) nats
+    if margin is None:
+        surprise = F.binary_cross_entropy_with_logits(lead, target, reduction="none")  # (N,) nats
+    else:
+        margin = margin.detach().to(chosen.dtype)
+        _same_shape(chosen=chosen, margin=margin)
+        _finite_and_not_negative("margin", margin)
+        surprise = target * F.softplus(margin - lead) + (1 - target) * F.softplus(margin + lead)
     return _mean(surprise, weight) + centre * (chosen + rejected).square().mean()
 
 
