@@ -1,0 +1,253 @@
+"""What people said of some responses, as tensors, and how surprising that is under scores of the responses.
+
+One reward model may learn from all kinds of judgement at once. Each kind sees the same score on a scale of its own, and has what else its likelihood needs:
+how readily people call two alike, where the levels of a rating begin, how readily they say yes. These are learned with the scores and aren't part of them.
+
+A judgement weighs as much as its author is trusted; a rating of m aspects weighs as much as one of a single aspect.
+
+Shapes: S responses, P pairs, Q rankings of up to R responses, M ratings, T thumbs, A aspects.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from truing.reward.losses import cumulative_logit, davidson, logistic, plackett_luce, rising
+from truing.store.tables import Kind
+
+OVERALL = "overall"  # the aspect that speaks for a rating
+USUAL_LEVELS, MOST_LEVELS = 5, 7  # of a rating: seven if somebody gave more than five points
+NOBODY = -1  # in `members`: a ranking of fewer responses
+SCALED = (Kind.RANKING, Kind.RATING, Kind.THUMBS)  # kinds whose scale is learned; that of pairs is the scores' own
+
+
+class Said(NamedTuple):
+    """One judgement of some responses, which go by their places among all."""
+
+    kind: str
+    responses: tuple[int, ...]
+    answer: Mapping[str, Any]  # as in feedback/answers.py; neither a skip nor "both bad"
+    trust: float  # > 0
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """first, second: (P,) long. share: (P, 3) of the first, a tie, the second. weight: (P,)."""
+
+    first: Tensor
+    second: Tensor
+    share: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Rankings:
+    """members: (Q, R) long, NOBODY where there are fewer. ranks: (Q, R) long, 0 there. weight: (Q,)."""
+
+    members: Tensor
+    ranks: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """response, aspect, level: (M,) long; level from 0. weight: (M,)."""
+
+    response: Tensor
+    aspect: Tensor
+    level: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Thumbs:
+    """response: (T,) long. up: (T,) 1 or 0. weight: (T,)."""
+
+    response: Tensor
+    up: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All judgements, by kind. aspects: the name and the number of levels of each aspect that was rated."""
+
+    pairs: Pairs
+    rankings: Rankings
+    ratings: Ratings
+    thumbs: Thumbs
+    aspects: tuple[tuple[str, int], ...]
+
+    @property
+    def weight(self) -> float:
+        """Of all judgements together."""
+        return float(sum(getattr(self, part.name).weight.sum() for part in fields(self) if part.name != "aspects"))
+
+    @property
+    def largest_tie(self) -> int:
+        """How many responses a ranking calls alike, at most; 1 without ties."""
+        ranks = self.rankings.ranks
+        same = (ranks[:, :, None] == ranks[:, None]) & (ranks > 0)[:, None]
+        return int(same.sum(2).max()) if ranks.numel() else 1
+
+
+def judged(said: Iterable[Said], nats_a_step: float) -> Judged:
+    """Judgements as tensors. An edit says that the first of its two responses, the person's own, is better by one step.
+
+    Args:
+        nats_a_step: log-odds that one step of a pair's strength stands for: a judgement of s says that the first is better with 1 / (1 + exp(-k |s|)).
+
+    Raises:
+        ValueError: a kind that nothing can be learned from.
+    """
+    pairs: list[tuple[int, int, tuple[float, float, float], float]] = []
+    rankings: list[tuple[tuple[int, ...], list[int], float]] = []
+    ratings: list[tuple[int, str, int, float]] = []
+    thumbs: list[tuple[int, float, float]] = []
+    for one in said:
+        if one.kind in (Kind.PAIR, Kind.EDIT):
+            strength = 1.0 if one.kind == Kind.EDIT else one.answer["strength"]
+            pairs.append((one.responses[0], one.responses[1], _share(strength * nats_a_step), one.trust))
+        elif one.kind == Kind.RANKING:
+            rankings.append((one.responses, list(one.answer["ranks"]), one.trust))
+        elif one.kind == Kind.RATING:
+            points = one.answer["aspects"]
+            told = {OVERALL: points[OVERALL]} if OVERALL in points else points
+            ratings += [(one.responses[0], name, point - 1, one.trust / len(told)) for name, point in sorted(told.items())]
+        elif one.kind == Kind.THUMBS:
+            thumbs.append((one.responses[0], float(one.answer["up"]), one.trust))
+        else:
+            raise ValueError(f"nothing is learned from a judgement of kind {one.kind}")
+    levels: dict[str, int] = {}
+    for _, name, level, _ in ratings:
+        levels[name] = max(levels.get(name, USUAL_LEVELS), level + 1 if level < USUAL_LEVELS else MOST_LEVELS)
+    return Judged(_pairs(pairs), _rankings(rankings), _ratings(ratings, sorted(levels)), _thumbs(thumbs), tuple(sorted(levels.items())))
+
+
+class Scales(nn.Module):
+    """What is learned beside the scores.
+
+    Attributes:
+        log_scale: (3,) of rankings, ratings and thumbs: how many nats of each one nat of score is; pairs have the scores' own.
+        log_tie: () of pairs.
+        log_ties: (K - 1,) of rankings, for ties of 2 to K.
+        loading: (A,) logs of how much each aspect heeds the score, beside the scale of ratings.
+        cuts: (L - 1,) for each aspect; see `rising`.
+        offset: () of thumbs.
+    """
+
+    def __init__(self, judged: Judged) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(len(SCALED), dtype=torch.float64))
+        self.log_tie = nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.log_ties = nn.Parameter(torch.zeros(judged.largest_tie - 1, dtype=torch.float64))
+        self.loading = nn.Parameter(torch.zeros(len(judged.aspects), dtype=torch.float64))
+        self.cuts = nn.ParameterList([_even_cuts(levels) for _, levels in judged.aspects])
+        self.offset = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def scale(self, kind: Kind) -> Tensor:
+        """() nats of this kind's likelihood in one nat of score."""
+        return self.log_scale[SCALED.index(kind)].exp() if kind in SCALED else self.log_scale.new_ones(())
+
+    def price(self) -> Tensor:
+        """() minus the log of a prior N(0, 1) on all but the cuts: what nobody spoke of stays where it is, and no scale runs away."""
+        free = (self.log_scale, self.log_tie.view(1), self.log_ties, self.loading, self.offset.view(1))
+        return torch.cat(free).square().sum() / 2
+
+
+def surprises(scores: Tensor, judged: Judged, scales: Scales) -> dict[Kind, tuple[Tensor, float]]:
+    """Of each kind that there are judgements of: minus their mean log-likelihood in nats, and their weight.
+
+    Args:
+        scores: (S,) of the responses, in nats.
+    """
+    found: dict[Kind, tuple[Tensor, float]] = {}
+    if len(rows := judged.pairs.weight):
+        pairs = judged.pairs
+        found[Kind.PAIR] = davidson(scores[pairs.first], scores[pairs.second], pairs.share, log_tie=scales.log_tie, weight=pairs.weight), float(rows.sum())
+    if len(rows := judged.rankings.weight):
+        rankings = judged.rankings
+        own = scores[rankings.members.clamp(min=0)] * scales.scale(Kind.RANKING)
+        found[Kind.RANKING] = plackett_luce(own, rankings.ranks, log_ties=scales.log_ties, weight=rankings.weight), float(rows.sum())
+    if len(rows := judged.ratings.weight):
+        found[Kind.RATING] = _rated(scores, judged, scales), float(rows.sum())
+    if len(rows := judged.thumbs.weight):
+        thumbs = judged.thumbs
+        own = scores[thumbs.response] * scales.scale(Kind.THUMBS)
+        found[Kind.THUMBS] = logistic(own, thumbs.up, offset=scales.offset, weight=thumbs.weight), float(rows.sum())
+    return found
+
+
+def surprise(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
+    """() nats of a judgement, in the mean over all kinds: what a reward model makes small.
+
+    Raises:
+        ValueError: there is no judgement.
+    """
+    found = surprises(scores, judged, scales)
+    if not found:
+        raise ValueError("there is no judgement to learn from")
+    return torch.stack([loss * weight for loss, weight in found.values()]).sum() / judged.weight
+
+
+def _rated(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
+    """() of all aspects together, each with cuts of its own."""
+    ratings = judged.ratings
+    own = scores[ratings.response] * scales.scale(Kind.RATING) * scales.loading.exp()[ratings.aspect]
+    losses = []
+    for place, cuts in enumerate(scales.cuts):
+        rows = ratings.aspect == place
+        weight = ratings.weight[rows]
+        losses.append(cumulative_logit(own[rows], ratings.level[rows], rising(cuts), weight=weight) * weight.sum())
+    return torch.stack(losses).sum() / ratings.weight.sum()
+
+
+# ---- as tensors ----
+
+
+def _share(lead: float) -> tuple[float, float, float]:
+    """Of the first, a tie and the second, in a judgement that says the first leads by so many nats."""
+    if lead == 0:
+        return 0.0, 1.0, 0.0
+    first = float(torch.sigmoid(torch.tensor(lead, dtype=torch.float64)))
+    return first, 0.0, 1.0 - first
+
+
+def _even_cuts(levels: int) -> nn.Parameter:
+    """Cut-points a nat apart around 0, as `rising` takes them."""
+    raw = torch.zeros(levels - 1, dtype=torch.float64)
+    raw[0] = -(levels - 2) / 2
+    return nn.Parameter(raw)
+
+
+def _longs(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.long)
+
+
+def _reals(numbers: Sequence[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+def _pairs(rows: Sequence[tuple[int, int, tuple[float, float, float], float]]) -> Pairs:
+    share = torch.tensor([row[2] for row in rows], dtype=torch.float64).reshape(-1, 3)
+    return Pairs(_longs([row[0] for row in rows]), _longs([row[1] for row in rows]), share, _reals([row[3] for row in rows]))
+
+
+def _rankings(rows: Sequence[tuple[tuple[int, ...], list[int], float]]) -> Rankings:
+    widest = max((len(members) for members, _, _ in rows), default=1)
+    members, ranks = torch.full((len(rows), widest), NOBODY), torch.zeros(len(rows), widest, dtype=torch.long)
+    for place, (row, own, _) in enumerate(rows):
+        members[place, : len(row)], ranks[place, : len(row)] = _longs(row), _longs(own)
+    return Rankings(members, ranks, _reals([row[2] for row in rows]))
+
+
+def _ratings(rows: Sequence[tuple[int, str, int, float]], aspects: Sequence[str]) -> Ratings:
+    place = [aspects.index(name) for _, name, _, _ in rows]
+    return Ratings(_longs([row[0] for row in rows]), _longs(place), _longs([row[2] for row in rows]), _reals([row[3] for row in rows]))
+
+
+def _thumbs(rows: Sequence[tuple[int, float, float]]) -> Thumbs:
+    return Thumbs(_longs([row[0] for row in rows]), _reals([row[1] for row in rows]), _reals([row[2] for row in rows]))
