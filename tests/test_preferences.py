@@ -20,7 +20,7 @@ from truing.feedback.assignment import edit_sample_id
 from truing.feedback.quality import QualitySettings, measure_quality
 from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
-from truing.preferences import Asked, PreferenceSettings, build_preferences, soft_vote, to_rows
+from truing.preferences import Asked, PreferenceSettings, build_preferences, said_rows, soft_vote, to_rows
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Dataset, Question, QuestionSample, Sample
 
@@ -204,6 +204,22 @@ def test_an_edit_is_preferred_to_the_original() -> None:
     edited.edits["e-ann"] = Sample(id="mine", text="better", token_ids=None, finished=True)
     row, = to_rows([edited], TRUST, EXACT)  # fmt: skip
     assert (row["a"]["sample_id"], row["b"]["sample_id"], row["target"]) == ("mine", "e-0", pytest.approx(3 / 4))
+
+
+def test_what_was_said_is_kept_as_it_was_said() -> None:
+    pair = asked("q", ("bob", -1), ("ann", 2))
+    pair.judgements[0].answer |= {"flags": ["unsafe"], "comment": "between us"}
+    edited = of_kind("edit", "e", "a", {"ann": {"text": "better"}, "bob": {"unchanged": True}})
+    edited.edits["e-ann"] = Sample(id="mine", text="better", token_ids=None, finished=True)
+    untouched = of_kind("edit", "f", "a", {"bob": {"unchanged": True}})
+    first, second = said_rows([pair, edited, untouched, asked("silence")], TRUST)
+    assert (first["question_id"], first["kind"], [one["sample_id"] for one in first["responses"]]) == ("e/e-ann", "edit", ["mine", "e-0"])
+    assert first["said"] == [{"id": "e-ann", "annotator_id": "ann", "trust": 0.8, "answer": {"text": "better"}}]
+    assert (second["question_id"], second["kind"], [one["text"] for one in second["responses"]]) == ("q", "pair", ["a of q", "b of q"])
+    assert second["said"] == [
+        {"id": "q-ann", "annotator_id": "ann", "trust": 0.8, "answer": {"strength": 2}},
+        {"id": "q-bob", "annotator_id": "bob", "trust": 0.4, "answer": {"strength": -1}},
+    ]
 
 
 ranked = st.dictionaries(st.sampled_from(sorted(TRUST)), st.permutations([1, 2, 3, 3]), min_size=1)

@@ -1,5 +1,7 @@
 """Judgements → preferences: graded, weighted, frozen in a dataset artifact.
 
+A dataset is two files: said.jsonl has what people said, as they said it, with the trust in each; pairs.jsonl what it comes to for each two responses.
+
 A dataset is a pure function of the log, the settings and the trust of the annotators. In what order judgements came
 plays no part; one that was superseded, or sent twice, counts once; skips and "both bad" never become a preference;
 check questions and questions asked again never enter.
@@ -28,6 +30,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +49,7 @@ from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
 from truing.store.tables import Dataset, Judgement, Kind, Prompt, Question, QuestionSample, Sample, Split
 
-PAIRS, QUALITY = "pairs.jsonl", "quality.json"
+PAIRS, SAID, QUALITY = "pairs.jsonl", "said.jsonl", "quality.json"
 STRONGEST = 3.0
 OVERALL = "overall"  # the aspect that speaks for a rating
 
@@ -105,7 +108,8 @@ def build_preferences(
     """
     with project.database.read() as session:
         asked, passed_over = _read(session, round_ids)
-    rows = to_rows(asked, {one["id"]: float(one["trust"]) for one in quality["annotators"]}, settings)
+    trust = {one["id"]: float(one["trust"]) for one in quality["annotators"]}
+    rows, said = to_rows(asked, trust, settings), said_rows(asked, trust)
     if not rows:
         raise UserError(
             "no judgement prefers one response to another yet",
@@ -118,12 +122,14 @@ def build_preferences(
         "settings": settings.model_dump(),
         "quality": dict(quality),
         "rows": content_id(rows),
+        "said": content_id(said),
         "facts": facts,
     }
     with stage_run(project, "preferences", inputs, round_id=round_id) as run:
         if not run.answered:
             shaped_by = {"preferences": settings.model_dump()}
-            artifact = write_artifact(project.artifacts, "dataset", lambda folder: _fill(folder, rows, quality), settings=shaped_by, seed=seed, facts=facts)
+            fill = partial(_fill, rows=rows, said=said, quality=quality)
+            artifact = write_artifact(project.artifacts, "dataset", fill, settings=shaped_by, seed=seed, facts=facts)
             record_artifact(project, artifact.id, artifact.manifest)
             _number(project, artifact.id, max(round_ids) if round_id is None and round_ids else round_id)
             run.result = {"dataset": artifact.id} | facts
@@ -144,6 +150,44 @@ def to_rows(asked: Sequence[Asked], trust: Mapping[str, float], settings: Prefer
     rows += _thumbs(by_kind[Kind.THUMBS], trust, settings)
     mean = math.fsum(row["weight"] for row in rows) / len(rows) if rows else 1.0
     return sorted((row | {"weight": row["weight"] / mean} for row in rows), key=lambda row: str(row["question_id"]))
+
+
+def said_rows(asked: Sequence[Asked], trust: Mapping[str, float]) -> list[dict[str, Any]]:
+    """A line of said.jsonl for each question with judgements, sorted by its id: its responses, and what each person said, as they said it.
+
+    An edit that made a version is a line of its own, about the person's version and the original; one that left the text as it was says nothing.
+    Flags and comments stay behind.
+    """
+    rows = []
+    for question in asked:
+        if question.kind == Kind.EDIT:
+            for row in question.judgements:
+                if row.id in question.edits:
+                    rows.append(_told(f"{question.id}/{row.id}", question, [question.edits[row.id], question.samples[0]], [row], trust))
+        elif question.judgements:
+            rows.append(_told(question.id, question, question.samples, sorted(question.judgements, key=lambda row: row.id), trust))
+    return sorted(rows, key=lambda row: str(row["question_id"]))
+
+
+def _told(name: str, question: Asked, samples: Sequence[Sample], judgements: Sequence[Judgement], trust: Mapping[str, float]) -> dict[str, Any]:
+    said = [
+        {
+            "id": row.id,
+            "annotator_id": row.annotator_id,
+            "trust": trust[row.annotator_id],
+            "answer": {key: value for key, value in row.answer.items() if key not in ("flags", "comment")},
+        }
+        for row in judgements
+    ]
+    return {
+        "question_id": name,
+        "kind": question.kind,
+        "prompt_id": question.prompt.id,
+        "split": question.prompt.split,
+        "turns": question.prompt.turns,
+        "responses": [_response(sample) for sample in samples],
+        "said": said,
+    }
 
 
 def soft_vote(strength: float, settings: PreferenceSettings) -> float:
@@ -287,8 +331,9 @@ def _facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _fill(folder: Path, rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> None:
-    (folder / PAIRS).write_bytes(b"".join(canonical(row) + b"\n" for row in rows))
+def _fill(folder: Path, rows: Sequence[Mapping[str, Any]], said: Sequence[Mapping[str, Any]], quality: Mapping[str, Any]) -> None:
+    for name, lines in ((PAIRS, rows), (SAID, said)):
+        (folder / name).write_bytes(b"".join(canonical(line) + b"\n" for line in lines))
     text = json.dumps(quality, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / QUALITY).write_text(text, encoding="utf-8")
 
