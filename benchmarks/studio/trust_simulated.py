@@ -47,6 +47,7 @@ SEEDS_OF_SPOILERS, SEEDS_OF_REWARD = 20, 5
 FOUND_BELOW = 0.35  # trust under which someone counts as found
 TEST_PAIRS, TEST_PAIRS_READ = 2000, 500  # the latter when the default model reads them
 WORD_BUCKETS = 512
+LEAST = 0.02  # trust of someone who is known to be careless: the least that anybody has
 
 
 class Pair(NamedTuple):
@@ -142,21 +143,27 @@ def spoilers_found() -> list[dict[str, Any]]:
 
 
 def reward_accuracy(trunk: Trunk | None, *, each: int, overlap: int, spoilers: int) -> list[dict[str, Any]]:
-    """A row for each seed: how often a reward model is right that was fitted to the same judgements with trust, without, and to the joint posterior."""
+    """A row for each seed: how often a reward model is right that was fitted to the same judgements with trust, without, and to the joint posterior.
+
+    And how often with the trust of someone who knows who is careless: no weights can be worth more than that.
+    """
     rows = []
     for seed in range(SEEDS_OF_REWARD):
         done = work(seed, make_crowd(CrowdSettings(spoilers=spoilers), seed), each=each, overlap=overlap, n_checks=max(1, round(CHECKED * each)))
         quality = assess(done.log, QualitySettings())
         trust = {one.id: one.trust for one in quality.annotators}
         weighted, plain = dataset(done, trust), dataset(done, dict.fromkeys(trust, 1.0))
+        known_to_be = dataset(done, {who: LEAST if who in done.spoilers else 1.0 for who in trust})
         test = [asked for asked in (pair(seed, 100_000 + number) for number in range(TEST_PAIRS_READ if trunk else TEST_PAIRS)) if asked.lead]
         known, unknown = features_of(done.pairs, trunk), features_of(test, trunk)
         right = np.sign([asked.lead for asked in test])
         posterior = [row | {"target": p} for row, p in zip(weighted, posteriors(done, weighted), strict=True)]
-        arms = {"unweighted": plain, "weighted": weighted, "joint_posterior": posterior}
+        arms = {"unweighted": plain, "weighted": weighted, "joint_posterior": posterior, "careless_known": known_to_be}
         hits = {name: accuracy(train, known, unknown, right, seed) for name, train in arms.items()}
         row: dict[str, Any] = {name: round(float(found.mean()), 4) for name, found in hits.items()}
-        row |= {"gain": rounded(bootstrap_mean(hits["weighted"] - hits["unweighted"], seed=seed)), "seed": seed, "pairs": len(weighted)}
+        for name, arm in (("gain", "weighted"), ("most_to_gain", "careless_known")):
+            row[name] = rounded(bootstrap_mean(hits[arm] - hits["unweighted"], seed=seed))
+        row |= {"seed": seed, "pairs": len(weighted)}
         rows.append(row | {"trust_of_spoilers": [round(trust[who], 2) for who in sorted(done.spoilers)]})
         print(f"seed {seed}: " + ", ".join(f"{name} {row[name]:.3f}" for name in arms), flush=True)
     return rows

@@ -46,11 +46,27 @@ def letter_rows(pairs: int, *, letter: str = "z", seed: int = 0, held_out: float
     return rows
 
 
-def write_dataset(project: Project, rows: list[dict[str, Any]]) -> Artifact:
-    """A dataset artifact of these rows."""
+def said_of(rows: list[dict[str, Any]], kind: str = "pair") -> list[dict[str, Any]]:
+    """Lines of said.jsonl with what somebody of the rows' taste says in answers of another kind; of a single response, both are asked about."""
+    found = []
+    for one in rows:
+        first = one["target"] > 0.5
+        both = {"pair": {"strength": 2 if first else -2}, "ranking": {"ranks": [1, 2] if first else [2, 1]}}
+        each = {"rating": [{"aspects": {"overall": 5 if good else 2}} for good in (first, not first)], "thumbs": [{"up": first}, {"up": not first}]}
+        asked = [([one["a"], one["b"]], both[kind])] if kind in both else [([one[side]], answer) for side, answer in zip("ab", each[kind], strict=True)]
+        for place, (responses, answer) in enumerate(asked):
+            said = [{"id": f"{one['question_id']}-{place}", "annotator_id": "ann", "trust": 1.0, "answer": answer}]
+            kept = {name: one[name] for name in ("prompt_id", "split", "turns")}
+            found.append(kept | {"question_id": f"{one['question_id']}-{place}", "kind": kind, "responses": responses, "said": said})
+    return found
+
+
+def write_dataset(project: Project, rows: list[dict[str, Any]], said: list[dict[str, Any]] | None = None) -> Artifact:
+    """A dataset artifact of these rows; without `said`, what the rows' taste says of each pair."""
 
     def fill(folder: Path) -> None:
-        lines = [json.dumps(one, sort_keys=True) for one in sorted(rows, key=lambda one: str(one["question_id"]))]
-        (folder / "pairs.jsonl").write_text("".join(line + "\n" for line in lines))
+        for name, lines in (("pairs.jsonl", rows), ("said.jsonl", said_of(rows) if said is None else said)):
+            ordered = [json.dumps(one, sort_keys=True) for one in sorted(lines, key=lambda one: str(one["question_id"]))]
+            (folder / name).write_text("".join(line + "\n" for line in ordered))
 
-    return write_artifact(project.artifacts, "dataset", fill)
+    return write_artifact(project.artifacts, "dataset", fill, settings={"preferences": {"nats_a_step": 1.0986}})

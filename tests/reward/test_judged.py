@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from truing.reward.judged import Judged, Said, Scales, judged, surprise, surprises
+from truing.reward.judged import Judged, Said, Scales, forms_of, judged, surprise, surprises
 from truing.reward.losses import bradley_terry
 from truing.stats import spearman
 from truing.store.tables import Kind
@@ -40,7 +40,7 @@ def test_a_mixture_by_hand() -> None:
         Said(Kind.THUMBS, (0,), {"up": True}, 0.5),
     ]
     found = judged(said, LN3)
-    scales = Scales(found)
+    scales = Scales(found.forms)
     root = math.sqrt(3)
     tie, lowest = math.log(root + 1 + 1 / root), math.log1p(math.exp(1.5))
     expected = {Kind.PAIR: tie, Kind.RANKING: math.log(4 / 3), Kind.RATING: lowest, Kind.THUMBS: math.log(4 / 3)}
@@ -67,8 +67,8 @@ def test_an_edit_is_one_step_for_the_person_s_own() -> None:
 def test_a_rating_goes_by_overall_or_by_all_its_aspects_together() -> None:
     rated = Said(Kind.RATING, (0,), {"aspects": {"warm": 2, "true": 5}}, 0.6)
     found = judged([rated, Said(Kind.RATING, (1,), {"aspects": {"overall": 3, "warm": 1}}, 1.0)], LN3)
-    assert found.aspects == (("overall", 5), ("true", 5), ("warm", 5))
-    assert [(row.item(), found.aspects[aspect][0], level.item()) for row, aspect, level in zip(*rows_of(found), strict=True)] == [
+    assert found.forms.aspects == (("overall", 5), ("true", 5), ("warm", 5))
+    assert [(row.item(), found.forms.aspects[aspect][0], level.item()) for row, aspect, level in zip(*rows_of(found), strict=True)] == [
         (0, "true", 4),
         (0, "warm", 1),
         (1, "overall", 2),
@@ -79,7 +79,7 @@ def test_a_rating_goes_by_overall_or_by_all_its_aspects_together() -> None:
 
 def test_a_scale_has_five_levels_or_seven() -> None:
     rated = [Said(Kind.RATING, (0,), {"aspects": {"warm": warm, "true": 2}}, 1.0) for warm in (1, 6)]
-    assert judged(rated, LN3).aspects == (("true", 5), ("warm", 7))
+    assert judged(rated, LN3).forms.aspects == (("true", 5), ("warm", 7))
 
 
 def rows_of(found: Judged) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,9 +88,9 @@ def rows_of(found: Judged) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_the_largest_tie() -> None:
     rankings = [Said(Kind.RANKING, (0, 1, 2), {"ranks": [1, 2, 2]}, 1.0), Said(Kind.RANKING, (0, 1), {"ranks": [1, 2]}, 1.0)]
-    assert judged(rankings, LN3).largest_tie == 2
-    assert judged(rankings[1:], LN3).largest_tie == 1
-    assert judged([pair(0, 1, 1)], LN3).largest_tie == 1
+    assert forms_of(rankings).largest_tie == 2
+    assert forms_of(rankings[1:]).largest_tie == 1
+    assert forms_of([pair(0, 1, 1)]).largest_tie == 1
 
 
 # ---- as what it is made of ----
@@ -98,7 +98,7 @@ def test_the_largest_tie() -> None:
 
 def test_of_sided_pairs_without_ties_it_is_bradley_and_terry_s() -> None:
     found = judged([pair(0, 1, 2, 0.5), pair(2, 1, -1), pair(0, 2, 3)], LN3)
-    scales = Scales(found)
+    scales = Scales(found.forms)
     with torch.no_grad():
         scales.log_tie.fill_(-math.inf)
     at = scores(0.4, -1.0, 2.0)
@@ -110,13 +110,13 @@ def test_of_sided_pairs_without_ties_it_is_bradley_and_terry_s() -> None:
 def test_two_people_of_one_mind_are_one_of_twice_the_trust() -> None:
     twice, once = (judged(said, LN3) for said in ([pair(0, 1, 2)] * 2 + [pair(0, 1, 0)], [pair(0, 1, 2, 2.0), pair(0, 1, 0)]))
     at = scores(0.3, -0.2)
-    assert surprise(at, twice, Scales(twice)).item() == near(surprise(at, once, Scales(once)).item())
+    assert surprise(at, twice, Scales(twice.forms)).item() == near(surprise(at, once, Scales(once.forms)).item())
 
 
 def test_nothing_to_learn_from() -> None:
     nothing = judged([], LN3)
     with pytest.raises(ValueError, match="no judgement"):
-        surprise(scores(0), nothing, Scales(nothing))
+        surprise(scores(0), nothing, Scales(nothing.forms))
     with pytest.raises(ValueError, match="kind gossip"):
         judged([Said("gossip", (0,), {}, 1.0)], LN3)
 
@@ -160,7 +160,7 @@ def logistic_noise(draw: random.Random) -> float:
 def fitted(said: Sequence[Said]) -> tuple[Tensor, Scales]:
     """Free scores and scales that fit, under a wide prior."""
     found = judged(said, LN3)
-    free, scales = torch.zeros(len(TRUTH), dtype=torch.float64, requires_grad=True), Scales(found)
+    free, scales = torch.zeros(len(TRUTH), dtype=torch.float64, requires_grad=True), Scales(found.forms)
     optimizer = torch.optim.LBFGS([free, *scales.parameters()], max_iter=300, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:

@@ -77,6 +77,7 @@ def test_a_rating_by_hand() -> None:
 def test_cuts_by_hand() -> None:
     assert rising(row(1, 0, math.log(2))).tolist() == near_all(1, 2, 4)
     assert rising(row(0.5)).tolist() == [0.5]
+    assert rising(row(0, -99)).diff().item() == pytest.approx(math.exp(-12))
 
 
 def near_all(*numbers: float) -> object:

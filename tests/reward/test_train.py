@@ -1,6 +1,7 @@
 """Training: it learns what can be learned, heeds weights, gives the same bits, goes on after a kill, and says what is missing."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 import torch
 from sqlalchemy import select
 
-from reward.letters import letter_rows, row, write_dataset
+from reward.letters import letter_rows, row, said_of, write_dataset
 from truing.artifacts import Artifact
 from truing.errors import SettingError, UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import train_adapter
+from truing.reward.card import card_rows, reward_card
 from truing.reward.heads import LinearHead, load_head, normalisation
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.reward.train_frozen import Frozen, fit_frozen, solve_linear
@@ -46,6 +48,26 @@ def train(project: Project, trunk: Trunk, rows: list[dict[str, Any]], settings: 
 
 
 # ---- learning ----
+
+
+@pytest.mark.parametrize("kinds", [["pair"], ["ranking"], ["rating"], ["thumbs"], ["pair", "ranking", "rating", "thumbs"]], ids=" ".join)
+def test_a_taste_is_learned_from_every_kind_of_judgement_and_from_a_mixture(make: Make, trunk: Trunk, kinds: list[str]) -> None:
+    project, rows = make("p"), letter_rows(120)
+    said = [line for place, kind in enumerate(kinds) for line in said_of(rows[place :: len(kinds)], kind)]
+    settings = RewardSettings(learn_from="judgements", readings=("last@1.0", "mean@1.0"), members=2)
+    made = train_reward_model(project, settings, write_dataset(project, rows, said).id, trunk, seed=1)
+    assert made.facts["accuracy"]["value"] > 0.9
+    surprise = made.facts["held_out_surprise"]
+    assert sorted(surprise) == sorted(kinds)
+    of_a_coin = {"pair": math.log(2), "ranking": math.log(2), "rating": math.log(2), "thumbs": math.log(2)}  # two ratings are in use
+    assert all(found["nats"] < of_a_coin[kind] - 0.05 for kind, found in surprise.items())
+    assert sum(found["n"] for found in surprise.values()) == sum(line["split"] == "held-out" for line in said)
+    assert any("held-out" in question and "nats" in question for question, _, _ in card_rows(reward_card(project, made.id)))
+
+
+def test_only_the_linear_head_learns_from_judgements() -> None:
+    with pytest.raises(ValueError, match="for the linear head, not for mlp"):
+        RewardSettings(head="mlp", learn_from="judgements")
 
 
 @pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])

@@ -143,6 +143,8 @@ def card_rows(card: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield "two people agree with each other", _share(card["ceiling"]), f"{card['ceiling']['n']} couples of judgements"
     yield "the longer answer was preferred", _share(card["longer_wins"]), f"{card['longer_wins']['n']} pairs"
     yield "log loss (a coin's is 0.693)", _number(card["log_loss"]), f"{card['n_held_out']} pairs"
+    for kind, found in sorted(card.get("held_out_surprise", {}).items()):
+        yield f"surprise at a held-out {kind}, nats", _number(found["nats"]), f"{found['n']} judgements"
     yield "calibration error (0 is perfect)", _number(card["ece"]), f"{card['n_held_out']} pairs"
     yield "score against length, rank correlation", _number(card["length_correlation"]), f"{card['n_reference']} samples"
     yield "score per 10 tokens more", _number(card["length_slope"] and 10 * card["length_slope"]), f"{card['n_reference']} samples"

@@ -8,8 +8,9 @@ A judgement weighs as much as its author is trusted; a rating of m aspects weigh
 Shapes: S responses, P pairs, Q rankings of up to R responses, M ratings, T thumbs, A aspects.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from truing.reward.losses import cumulative_logit, davidson, logistic, plackett_
 from truing.store.tables import Kind
 
 OVERALL = "overall"  # the aspect that speaks for a rating
-USUAL_LEVELS, MOST_LEVELS = 5, 7  # of a rating: seven if somebody gave more than five points
+USUAL_LEVELS, MOST_LEVELS = 5, 7  # of a rating
 NOBODY = -1  # in `members`: a ranking of fewer responses
 SCALED = (Kind.RANKING, Kind.RATING, Kind.THUMBS)  # kinds whose scale is learned; that of pairs is the scores' own
 
@@ -31,6 +32,18 @@ class Said(NamedTuple):
     responses: tuple[int, ...]
     answer: Mapping[str, Any]  # as in feedback/answers.py; neither a skip nor "both bad"
     trust: float  # > 0
+
+
+class Forms(NamedTuple):
+    """What kinds of answer there are, whoever gave them: the same for what is learned from and what is measured on.
+
+    Attributes:
+        aspects: the name and the number of levels of each aspect that is rated.
+        largest_tie: how many responses a ranking calls alike, at most; 1 without ties.
+    """
+
+    aspects: tuple[tuple[str, int], ...] = ()
+    largest_tie: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,36 +86,44 @@ class Thumbs:
 
 @dataclass(frozen=True)
 class Judged:
-    """All judgements, by kind. aspects: the name and the number of levels of each aspect that was rated."""
+    """All judgements, by kind."""
 
     pairs: Pairs
     rankings: Rankings
     ratings: Ratings
     thumbs: Thumbs
-    aspects: tuple[tuple[str, int], ...]
+    forms: Forms
 
     @property
     def weight(self) -> float:
         """Of all judgements together."""
-        return float(sum(getattr(self, part.name).weight.sum() for part in fields(self) if part.name != "aspects"))
-
-    @property
-    def largest_tie(self) -> int:
-        """How many responses a ranking calls alike, at most; 1 without ties."""
-        ranks = self.rankings.ranks
-        same = (ranks[:, :, None] == ranks[:, None]) & (ranks > 0)[:, None]
-        return int(same.sum(2).max()) if ranks.numel() else 1
+        return float(sum(part.weight.sum() for part in (self.pairs, self.rankings, self.ratings, self.thumbs)))
 
 
-def judged(said: Iterable[Said], nats_a_step: float) -> Judged:
+def forms_of(said: Iterable[Said]) -> Forms:
+    """The forms that some judgements have. A scale has five levels, or seven if somebody gave more than five points."""
+    levels: dict[str, int] = {}
+    largest = 1
+    for one in said:
+        if one.kind == Kind.RATING:
+            for name, point in _aspects(one.answer).items():
+                levels[name] = max(levels.get(name, USUAL_LEVELS), point if point <= USUAL_LEVELS else MOST_LEVELS)
+        elif one.kind == Kind.RANKING:
+            largest = max(largest, *Counter(one.answer["ranks"]).values())
+    return Forms(tuple(sorted(levels.items())), largest)
+
+
+def judged(said: Sequence[Said], nats_a_step: float, forms: Forms | None = None) -> Judged:
     """Judgements as tensors. An edit says that the first of its two responses, the person's own, is better by one step.
 
     Args:
         nats_a_step: log-odds that one step of a pair's strength stands for: a judgement of s says that the first is better with 1 / (1 + exp(-k |s|)).
+        forms: of these judgements and whatever they go together with; None: their own.
 
     Raises:
         ValueError: a kind that nothing can be learned from.
     """
+    forms = forms_of(said) if forms is None else forms
     pairs: list[tuple[int, int, tuple[float, float, float], float]] = []
     rankings: list[tuple[tuple[int, ...], list[int], float]] = []
     ratings: list[tuple[int, str, int, float]] = []
@@ -114,17 +135,13 @@ def judged(said: Iterable[Said], nats_a_step: float) -> Judged:
         elif one.kind == Kind.RANKING:
             rankings.append((one.responses, list(one.answer["ranks"]), one.trust))
         elif one.kind == Kind.RATING:
-            points = one.answer["aspects"]
-            told = {OVERALL: points[OVERALL]} if OVERALL in points else points
+            told = _aspects(one.answer)
             ratings += [(one.responses[0], name, point - 1, one.trust / len(told)) for name, point in sorted(told.items())]
         elif one.kind == Kind.THUMBS:
             thumbs.append((one.responses[0], float(one.answer["up"]), one.trust))
         else:
             raise ValueError(f"nothing is learned from a judgement of kind {one.kind}")
-    levels: dict[str, int] = {}
-    for _, name, level, _ in ratings:
-        levels[name] = max(levels.get(name, USUAL_LEVELS), level + 1 if level < USUAL_LEVELS else MOST_LEVELS)
-    return Judged(_pairs(pairs), _rankings(rankings), _ratings(ratings, sorted(levels)), _thumbs(thumbs), tuple(sorted(levels.items())))
+    return Judged(_pairs(pairs), _rankings(rankings), _ratings(ratings, [name for name, _ in forms.aspects]), _thumbs(thumbs), forms)
 
 
 class Scales(nn.Module):
@@ -139,13 +156,13 @@ class Scales(nn.Module):
         offset: () of thumbs.
     """
 
-    def __init__(self, judged: Judged) -> None:
+    def __init__(self, forms: Forms) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(len(SCALED), dtype=torch.float64))
         self.log_tie = nn.Parameter(torch.zeros((), dtype=torch.float64))
-        self.log_ties = nn.Parameter(torch.zeros(judged.largest_tie - 1, dtype=torch.float64))
-        self.loading = nn.Parameter(torch.zeros(len(judged.aspects), dtype=torch.float64))
-        self.cuts = nn.ParameterList([_even_cuts(levels) for _, levels in judged.aspects])
+        self.log_ties = nn.Parameter(torch.zeros(forms.largest_tie - 1, dtype=torch.float64))
+        self.loading = nn.Parameter(torch.zeros(len(forms.aspects), dtype=torch.float64))
+        self.cuts = nn.ParameterList([_even_cuts(levels) for _, levels in forms.aspects])
         self.offset = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def scale(self, kind: Kind) -> Tensor:
@@ -153,9 +170,9 @@ class Scales(nn.Module):
         return self.log_scale[SCALED.index(kind)].exp() if kind in SCALED else self.log_scale.new_ones(())
 
     def price(self) -> Tensor:
-        """() minus the log of a prior N(0, 1) on all but the cuts: what nobody spoke of stays where it is, and no scale runs away."""
+        """() minus the log of a prior, N(0, 1) and for cuts N(0, 3^2): what nobody spoke of stays where it is, and nothing runs away."""
         free = (self.log_scale, self.log_tie.view(1), self.log_ties, self.loading, self.offset.view(1))
-        return torch.cat(free).square().sum() / 2
+        return torch.cat(free).square().sum() / 2 + torch.cat([self.offset.new_zeros(0), *self.cuts]).square().sum() / 18
 
 
 def surprises(scores: Tensor, judged: Judged, scales: Scales) -> dict[Kind, tuple[Tensor, float]]:
@@ -200,12 +217,19 @@ def _rated(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
     losses = []
     for place, cuts in enumerate(scales.cuts):
         rows = ratings.aspect == place
-        weight = ratings.weight[rows]
-        losses.append(cumulative_logit(own[rows], ratings.level[rows], rising(cuts), weight=weight) * weight.sum())
+        if rows.any():
+            weight = ratings.weight[rows]
+            losses.append(cumulative_logit(own[rows], ratings.level[rows], rising(cuts), weight=weight) * weight.sum())
     return torch.stack(losses).sum() / ratings.weight.sum()
 
 
 # ---- as tensors ----
+
+
+def _aspects(answer: Mapping[str, Any]) -> dict[str, int]:
+    """The points of a rating that speak for it: "overall" alone, or all that there are."""
+    points: dict[str, int] = answer["aspects"]
+    return {OVERALL: points[OVERALL]} if OVERALL in points else points
 
 
 def _share(lead: float) -> tuple[float, float, float]:

@@ -169,8 +169,8 @@ def cumulative_logit(scores: Tensor, level: Tensor, cuts: Tensor, *, weight: Ten
 
 
 def rising(raw: Tensor) -> Tensor:
-    """(..., L - 1) cut-points from as many free numbers: the lowest, then the logs of the gaps to the next."""
-    return torch.cat([raw[..., :1], raw[..., :1] + raw[..., 1:].exp().cumsum(-1)], -1)
+    """(..., L - 1) cut-points from as many free numbers: the lowest, then the logs of the gaps to the next. No gap is less than exp(-12)."""
+    return torch.cat([raw[..., :1], raw[..., :1] + raw[..., 1:].clamp(min=-12).exp().cumsum(-1)], -1)
 
 
 def logistic(scores: Tensor, up: Tensor, *, offset: Tensor | float = 0.0, weight: Tensor | None = None) -> Tensor:

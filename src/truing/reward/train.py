@@ -6,10 +6,10 @@ pairs → features (or LoRA) → head fitted by Bradley-Terry → normalised on 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from sqlalchemy import select
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from truing.reward.features import FeatureCache, FeatureSpec, Item, Pooling, ite
 from truing.reward.heads import save_head
 from truing.reward.train_adapter import ROLE, adapted, adapter_spec, fit_adapter
 from truing.reward.train_frozen import Fit, Frozen, fit_frozen
+from truing.reward.train_judged import fit_judged, held_out_surprise, read_said
 from truing.reward.train_pairs import Row, read_rows, require_rows, response_of, tokenised
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
@@ -35,6 +36,9 @@ class RewardSettings(Settings):
     """What the reward model reads, how it is fitted, and when it stops."""
 
     head: Literal["linear", "mlp", "adapter"] = Field("linear", description="linear and mlp read frozen features; adapter is LoRA with a scalar head")
+    learn_from: Literal["pairs", "judgements"] = Field(
+        "pairs", description="pairs: what judgements come to for each two responses; judgements: what people said as they said it (linear alone)"
+    )
     readings: tuple[str, ...] = Field(
         ("last@1.0", "mean@0.6", "max@0.3", "max@0.6"),
         min_length=1,
@@ -62,6 +66,12 @@ class RewardSettings(Settings):
     clip_gradient: float = Field(1.0, gt=0, description="adapter: largest norm of a step's gradient")
     check_every: int = Field(20, ge=1, description="adapter: steps between two validations")
     checkpoint_every: int = Field(10, ge=1, description="adapter: steps that a killed run can lose")
+
+    @model_validator(mode="after")
+    def _can_learn(self) -> Self:
+        if self.learn_from == "judgements" and self.head != "linear":
+            raise ValueError(f"learn_from = judgements is for the linear head, not for {self.head}")
+        return self
 
     @field_validator("readings")
     @classmethod
@@ -149,6 +159,8 @@ def _make(work: Work) -> Artifact:
 
 
 def _fit_frozen(work: Work) -> Fitted:
+    if work.settings.learn_from == "judgements":
+        return _fit_said(work)
     settings, trunk = work.settings, work.trunk
     pairs, tests = tokenised(work.train, trunk), tokenised(work.held_out, trunk)
     spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
@@ -157,6 +169,19 @@ def _fit_frozen(work: Work) -> Fitted:
     a, b, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
     fit = fit_frozen(Frozen(a, b, pairs.target, pairs.weight, pairs.prompts), settings, work.seed, work.run.progress)
     return _normalised(fit, spec, test_a, test_b, reference)
+
+
+def _fit_said(work: Work) -> Fitted:
+    settings, trunk = work.settings, work.trunk
+    (told, unseen), tests = read_said(work.dataset, trunk), tokenised(work.held_out, trunk)
+    spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
+    parts = [told.responses, unseen.responses, tests.a, tests.b, work.reference]
+    found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
+    seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
+    fit, scales = fit_judged(told, seen, settings, work.seed, work.run.progress)
+    with torch.no_grad():
+        facts = fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(held_out), scales)}
+    return _normalised(fit._replace(facts=facts), spec, test_a, test_b, reference)
 
 
 def _fit_adapter(work: Work, checkpoint: Path) -> Fitted:

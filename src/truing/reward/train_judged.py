@@ -1,0 +1,177 @@
+"""Fit of the linear head to what people said, as they said it: pairs with ties, rankings, ratings, thumbs and edits in one likelihood (judged.py).
+
+Shapes: S responses, D features (standardised on the training responses), K members.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from truing.artifacts import Artifact
+from truing.console import track
+from truing.models.trunk import Trunk
+from truing.reward.features import Item
+from truing.reward.heads import LinearHead
+from truing.reward.judged import Forms, Judged, Said, Scales, forms_of, judged, surprise, surprises
+from truing.reward.losses import mean_zero
+from truing.reward.train_frozen import L2_GRID, Fit
+from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt, response_of
+from truing.store.tables import Kind, Split
+
+if TYPE_CHECKING:
+    from truing.reward.train import RewardSettings
+
+SAID = "said.jsonl"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Judgements of some prompts.
+
+    Attributes:
+        responses: tokens of each response with its prompt, every one once.
+        said: judgements, whose responses go by their places there.
+        prompts: the prompt's id of each judgement.
+        nats_a_step: log-odds that a step of a pair's strength stands for.
+        forms: of the whole dataset.
+    """
+
+    responses: list[Item]
+    said: list[Said]
+    prompts: list[str]
+    nats_a_step: float
+    forms: Forms
+
+    def tensors(self, heed: Mapping[str, float] | None = None) -> Judged:
+        """All of it, each judgement weighed by how much its prompt is heeded; a prompt that isn't there is left out. None: all alike."""
+        if heed is None:
+            return judged(self.said, self.nats_a_step, self.forms)
+        heeded = [one._replace(trust=one.trust * heed[prompt]) for one, prompt in zip(self.said, self.prompts, strict=True) if heed.get(prompt)]
+        return judged(heeded, self.nats_a_step, self.forms)
+
+
+def read_said(dataset: Artifact, trunk: Trunk) -> tuple[Told, Told]:
+    """The train part and the held-out part of a dataset, as token ids."""
+    step = float(dataset.manifest["settings"]["preferences"]["nats_a_step"])
+    with (dataset.path / SAID).open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    train, held_out = (_told([row for row in rows if row["split"] == split], trunk, step) for split in (Split.TRAIN, Split.HELD_OUT))
+    forms = forms_of([*train.said, *held_out.said])
+    return replace(train, forms=forms), replace(held_out, forms=forms)
+
+
+def _told(rows: Sequence[Mapping[str, Any]], trunk: Trunk, step: float) -> Told:
+    responses: list[Item] = []
+    place: dict[str, int] = {}
+    said: list[Said] = []
+    prompts: list[str] = []
+    for row in rows:
+        asked = tuple(trunk.prompt_ids(row["turns"]))
+        for response in row["responses"]:
+            if response["sample_id"] not in place:
+                place[response["sample_id"]] = len(responses)
+                responses.append((asked, response_of(response, trunk)))
+        about = tuple(place[response["sample_id"]] for response in row["responses"])
+        said += [Said(row["kind"], about, one["answer"], one["trust"]) for one in row["said"]]
+        prompts += [row["prompt_id"]] * len(row["said"])
+    return Told(responses, said, prompts, step, forms_of(said))
+
+
+class JudgedFit(NamedTuple):
+    """A head that is still to be normalised, and each member's scales."""
+
+    fit: Fit
+    scales: list[Scales]
+
+
+def fit_judged(told: Told, features: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> JudgedFit:
+    """Choose the strength of L2 by cross-validation over prompts, then fit each member with its own weights.
+
+    Args:
+        features: (S, D) of the responses, as the trunk gave them.
+        beat: called often with how far the fit is.
+    """
+    head = LinearHead(features.shape[1], settings.members)
+    head.standardise_on(features)
+    x = head.standardised(features).double()
+    curve = [] if settings.l2 is not None else _l2_path(told, x, settings, seed, beat)
+    l2 = settings.l2 if settings.l2 is not None else min(curve, key=lambda row: (row["log_loss"], -row["l2"]))["l2"]
+    prompts = sorted(set(told.prompts))
+    heeds = bootstrap_weights(prompts, settings.members, seed)
+    scales = []
+    for member in track(range(settings.members), "reward fit", settings.members):
+        beat(step="fit", done=member, total=settings.members)
+        weight, own = solve(x, told.tensors(dict(zip(prompts, heeds[member].tolist(), strict=True))), l2, settings.centre)
+        with torch.no_grad():
+            head.weight[member] = weight.to(head.weight.dtype)
+        scales.append(own)
+    return JudgedFit(Fit(head, curve, {"l2": l2, "scales": _in_words(scales)}), scales)
+
+
+def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | None = None) -> tuple[Tensor, Scales]:
+    """(D,) fp64 weights and scales that make surprise + l2 / 2 |w|^2 + centre (mean score)^2 + the scales' price least.
+
+    Args:
+        x: (S, D) fp64, standardised.
+        start: (D,) where to begin.
+    """
+    weight = (torch.zeros(x.shape[1], dtype=torch.float64) if start is None else start.clone()).requires_grad_()
+    scales = Scales(said.forms)
+    optimizer = torch.optim.LBFGS([weight, *scales.parameters()], max_iter=200, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            scores = x @ weight
+            value = surprise(scores, said, scales) + l2 / 2 * weight.square().sum() + centre * mean_zero(scores) + scales.price() / said.weight
+            value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach(), scales
+
+
+def held_out_surprise(told: Told, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
+    """Of each kind that was held out: nats of a judgement in the mean, by the mean over members of its likelihood's log, and how many there are.
+
+    Args:
+        raw: (S, K) each member's scores of the responses.
+    """
+    said = told.tensors()
+    found: dict[str, dict[str, float]] = {}
+    with torch.no_grad():
+        each = [surprises(raw[:, member].double(), said, own) for member, own in enumerate(scales)]
+    counts = {kind: sum(one.kind == kind or (kind == Kind.PAIR and one.kind == Kind.EDIT) for one in told.said) for kind in each[0]}
+    for kind in each[0]:
+        found[str(kind)] = {"nats": float(sum(one[kind][0].item() for one in each) / len(each)), "n": counts[kind]}
+    return found
+
+
+def _l2_path(told: Told, x: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
+    """A row for each strength: mean surprise on the prompts left out."""
+    prompts = sorted(set(told.prompts))
+    folds = min(settings.folds, len(prompts))
+    fold = folds_by_prompt(prompts, folds, seed).tolist()
+    losses, mass = [0.0] * len(L2_GRID), 0.0
+    for left_out in track(range(folds), "reward cross-validation", folds):
+        beat(step="cross-validation", done=left_out, total=folds)
+        train, test = ({prompt: 1.0 for prompt, place in zip(prompts, fold, strict=True) if (place == left_out) is out} for out in (False, True))
+        seen, unseen = told.tensors(train), told.tensors(test)
+        mass += unseen.weight
+        weight: Tensor | None = None
+        for place, l2 in enumerate(L2_GRID):
+            weight, scales = solve(x, seen, l2, settings.centre, start=weight)
+            with torch.no_grad():
+                losses[place] += unseen.weight * surprise(x @ weight, unseen, scales).item()
+    return [{"l2": l2, "log_loss": losses[place] / mass} for place, l2 in enumerate(L2_GRID)]
+
+
+def _in_words(scales: Sequence[Scales]) -> dict[str, float]:
+    """The members' mean scales, for the manifest."""
+    names = {"ranking": Kind.RANKING, "rating": Kind.RATING, "thumbs": Kind.THUMBS}
+    found = {f"scale_{name}": sum(own.scale(kind).item() for own in scales) / len(scales) for name, kind in names.items()}
+    return found | {"log_tie": sum(own.log_tie.item() for own in scales) / len(scales)}
