@@ -55,6 +55,9 @@ bench: setup
 	$(PYTHON) benchmarks/studio/xss.py
 	$(PYTHON) benchmarks/studio/pages.py
 	$(PYTHON) benchmarks/studio/exchange.py
+	PYTHONPATH=tests $(PYTHON) -m benchmarks.studio.fit
+	PYTHONPATH=tests $(PYTHON) -m benchmarks.studio.trust_simulated
+	PYTHONPATH=tests $(PYTHON) -m benchmarks.studio.trust_simulated --model
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
