@@ -123,6 +123,7 @@ def test_nothing_to_learn_from() -> None:
 
 # ---- a known taste ----
 
+SAMPLING = 0.25  # nats that 3,000 judgements of each kind and the priors leave open
 TRUTH = torch.linspace(-2, 2, 12, dtype=torch.float64)
 
 
@@ -183,11 +184,11 @@ def test_a_mixture_finds_the_taste_and_each_kind_s_scale() -> None:
     draw = random.Random(3)
     said = [one for kind in (Kind.PAIR, Kind.RANKING, Kind.RATING, Kind.THUMBS) for one in crowd(draw, kind, 3000)]
     found, scales = fitted(said)
-    assert (found - found.mean() - TRUTH).abs().max() < 0.25
-    assert scales.scale(Kind.RANKING).item() == pytest.approx(1, abs=0.15)
-    assert scales.scale(Kind.RATING).item() * scales.loading.exp().item() == pytest.approx(2, abs=0.3)
-    assert scales.scale(Kind.THUMBS).item() == pytest.approx(0.5, abs=0.1)
-    assert scales.log_tie.item() == pytest.approx(math.log(0.5), abs=0.15)
+    scale = {kind: scales.scale(kind).item() for kind in (Kind.RANKING, Kind.RATING, Kind.THUMBS)}
+    scale[Kind.RATING] *= scales.loading.exp().item()
+    assert (found - found.mean() - TRUTH).abs().max() < SAMPLING
+    assert max(abs(math.log(scale[kind] / own)) for kind, own in ((Kind.RANKING, 1), (Kind.RATING, 2), (Kind.THUMBS, 0.5))) < SAMPLING
+    assert abs(scales.log_tie.item() - math.log(0.5)) < SAMPLING
 
 
 def test_a_mixture_knows_more_than_any_kind_alone() -> None:
