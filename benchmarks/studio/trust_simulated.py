@@ -145,7 +145,7 @@ def spoilers_found() -> list[dict[str, Any]]:
 def reward_accuracy(trunk: Trunk | None, *, each: int, overlap: int, spoilers: int) -> list[dict[str, Any]]:
     """A row for each seed: how often a reward model is right that was fitted to the same judgements with trust, without, and to the joint posterior.
 
-    And how often with the trust of someone who knows who is careless: no weights can be worth more than that.
+    And how often with the trust of someone who knows who is careless, and takes all others alike.
     """
     rows = []
     for seed in range(SEEDS_OF_REWARD):
@@ -161,7 +161,7 @@ def reward_accuracy(trunk: Trunk | None, *, each: int, overlap: int, spoilers: i
         arms = {"unweighted": plain, "weighted": weighted, "joint_posterior": posterior, "careless_known": known_to_be}
         hits = {name: accuracy(train, known, unknown, right, seed) for name, train in arms.items()}
         row: dict[str, Any] = {name: round(float(found.mean()), 4) for name, found in hits.items()}
-        for name, arm in (("gain", "weighted"), ("most_to_gain", "careless_known")):
+        for name, arm in (("gain", "weighted"), ("gain_if_known", "careless_known")):
             row[name] = rounded(bootstrap_mean(hits[arm] - hits["unweighted"], seed=seed))
         row |= {"seed": seed, "pairs": len(weighted)}
         rows.append(row | {"trust_of_spoilers": [round(trust[who], 2) for who in sorted(done.spoilers)]})

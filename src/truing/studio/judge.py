@@ -176,7 +176,10 @@ def submit_door(request: Request, sent: Submit, person: Somebody) -> dict[str, A
         if lent is None:
             raise _not_theirs()
         receipt = answer_to(store, lent, from_screen(lent.kind, sent.answer, lent.order_shown), sent.work(moment))
-        following = None if sent.besides is None else _lend_next(store, person.id, sent.besides, moment)
+        try:
+            following = None if sent.besides is None else _lend_next(store, person.id, sent.besides, moment)
+        except UserError:  # they were paused this moment: the answer is kept, and whoever asks for a question next is told why there is none
+            following = None
     return _receipt(receipt) | ({} if following is None else {"next": _on_the_way(following)})
 
 
@@ -236,10 +239,7 @@ class Following(NamedTuple):
 
 
 def _lend_next(store: Store, person_id: str, besides: Sequence[str], at: datetime) -> Following:
-    try:
-        lent = claim_in(store, person_id, at=at, besides=besides)
-    except UserError:  # they were paused a moment ago; what they have just answered is kept all the same
-        lent = None
+    lent = claim_in(store, person_id, at=at, besides=besides)
     shown = question_shown(store, lent.question_id, lent.order_shown) if lent else None
     nothing = None if lent else {"why": why_nothing(store, person_id), "leave_by": completion_address(store, person_id)}
     return Following(lent, shown, progress(store, person_id, at), at, nothing)

@@ -31,7 +31,7 @@ export class Hand extends EventTarget {
     this.#queue = queue;
     window.addEventListener("online", () => this.fill());
     queue.wish = () => (this.#wants() ? { besides: this.#besides(), counted: this.#counted(1) } : null);
-    queue.addEventListener("sent", ({ detail: { receipt, wish } }) => wish && this.#take(receipt.next, wish.counted));
+    queue.addEventListener("sent", ({ detail: { receipt, wish } }) => wish && receipt.next && this.#take(receipt.next, wish.counted));
     queue.addEventListener("change", ({ detail }) => detail.waiting || this.fill());
     document.addEventListener("visibilitychange", () => this.#seen());
   }
