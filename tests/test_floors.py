@@ -14,7 +14,7 @@ import truing
 
 PACKAGE = Path(truing.__file__).parent
 FLOOR = {
-    "errors": 0, "stats": 0, "config": 1, "console": 1, "store": 2, "artifacts": 2, "models": 2,
+    "errors": 0, "stats": 0, "config": 1, "console": 1, "pages": 1, "store": 2, "artifacts": 2, "models": 2,
     "prompts": 3, "samples": 3, "feedback": 3, "preferences": 3, "reward": 3, "policy": 3, "evaluation": 3,
     "rounds": 4, "chat": 5, "demo": 5, "studio": 6, "cli": 7, "client": 7, "__main__": 8,
 }  # fmt: skip

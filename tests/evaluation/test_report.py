@@ -15,7 +15,7 @@ from evaluation.finished_round import make_round
 from truing.artifacts import load_artifact
 from truing.errors import UserError
 from truing.evaluation.report import write_report
-from truing.evaluation.verdict import percent
+from truing.pages.words import whole_percent as percent
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Round
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from truing.evaluation.verdict import Limits, Verdict, decide, find_warnings, percent, sentence
+from truing.evaluation.verdict import Limits, Verdict, decide, find_warnings, sentence
+from truing.pages.words import whole_percent as percent
 
 LIMITS = Limits(distinct2_ratio=0.7, logprob_drop=0.3, length_ratio=0.25, kl_nats=20)
 FINE: dict[str, Any] = {"distinct2_ratio": None, "logprob_gap": None, "kl_nats": None}

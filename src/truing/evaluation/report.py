@@ -10,11 +10,11 @@ from typing import Any
 from markupsafe import Markup
 
 from truing.config import SECTIONS, write_atomically
-from truing.evaluation import charts
-from truing.evaluation.page import count, decimal, opening, percent, render
 from truing.evaluation.report_sources import Json, Sources, read_sources, shown_settings
 from truing.evaluation.report_stages import people, quality, reward, tuning
 from truing.evaluation.verdict import Verdict, reason
+from truing.pages import charts
+from truing.pages.words import count, decimal, opening, percent, render
 from truing.store.project import Project
 
 MEASURES = (  # key of a policy's measures, question, form, digits, how measured
@@ -48,7 +48,7 @@ def write_report(project: Project, round_number: int) -> Path:
         DamagedArtifact: an artifact is not what it was.
     """
     path = project.root / "reports" / f"round-{round_number}.html"
-    write_atomically(path, render("report.html", build_view(read_sources(project, round_number))))
+    write_atomically(path, render("truing.evaluation", "report.html", build_view(read_sources(project, round_number))))
     return path
 
 

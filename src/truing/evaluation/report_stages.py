@@ -5,9 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from truing.evaluation import charts
-from truing.evaluation.page import decimal, signed
 from truing.evaluation.report_sources import Json, Sources
+from truing.pages import charts
+from truing.pages.words import decimal, signed
 
 CURVES = (  # key of metrics.jsonl, title, unit, whether its axis starts at 0
     ("objective/scores", "Score", "reward-model points", False),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from truing.pages.words import whole_percent
 from truing.stats import Interval
 
 BASE = "base"
@@ -59,14 +60,14 @@ def sentence(win_rate: Number, ours: str, theirs: str, *, confidence: float = 0.
         ours, theirs: how to call the two, e.g. "the tuned model", "the base model".
     """
     verdict = decide(win_rate, independent=independent)
-    wins, n = percent(win_rate["value"]), win_rate["n"]
+    wins, n = whole_percent(win_rate["value"]), win_rate["n"]
     prompts = "1 held-out prompt" if n == 1 else f"{n} held-out prompts"
     if verdict is Verdict.CANT_TELL:
         text = f"can't tell whether {ours} is better than {theirs}: it wins {wins} on {prompts}. {reason(win_rate, independent=independent)}"
     else:
-        between = f"{percent(win_rate['low'])} to {percent(win_rate['high'])}"
+        between = f"{whole_percent(win_rate['low'])} to {whole_percent(win_rate['high'])}"
         only = "only " if verdict is Verdict.NOT_PREFERRED else ""
-        text = f"{ours} is {verdict} to {theirs}: it wins {only}{wins} on {prompts} ({percent(confidence)} interval {between}, ties count half)."
+        text = f"{ours} is {verdict} to {theirs}: it wins {only}{wins} on {prompts} ({whole_percent(confidence)} interval {between}, ties count half)."
     return text[0].upper() + text[1:]
 
 
@@ -78,19 +79,7 @@ def reason(win_rate: Number, *, independent: bool = True) -> str | None:
         return "Nobody but the reward model it was tuned to please compared them: ask people."
     if win_rate["low"] is None:
         return "That is too few to tell anything."
-    return f"The interval, {percent(win_rate['low'])} to {percent(win_rate['high'])}, covers 50 %: it may be chance."
-
-
-def percent(share: float | None) -> str:
-    """A share as whole percents; a share short of all is never rounded up to all, nor one above none down to none."""
-    if share is None:
-        return "?"
-    whole = round(100 * share)
-    if whole == 100 and share < 1:
-        return "> 99 %"
-    if whole == 0 and share > 0:
-        return "< 1 %"
-    return f"{whole} %"
+    return f"The interval, {whole_percent(win_rate['low'])} to {whole_percent(win_rate['high'])}, covers 50 %: it may be chance."
 
 
 def find_warnings(ours: Mapping[str, Any], opponents: list[dict[str, Any]], limits: Limits) -> list[dict[str, str]]:
@@ -122,11 +111,11 @@ def _against(opponent: Mapping[str, Any], limits: Limits) -> list[dict[str, str]
             _warning("reward hacking" if fell else "perhaps reward hacking", sign, "stop the tuning earlier, raise β, or ask people about such answers")
         )
     if _above(win, 0.5) and opponent["equal_length"] is not None and not _above(opponent["equal_length"], 0.5):
-        sign = f"at equal length the win rate against {rival} would be {percent(opponent['equal_length']['value'])}, which covers 50 %"
+        sign = f"at equal length the win rate against {rival} would be {whole_percent(opponent['equal_length']['value'])}, which covers 50 %"
         found.append(_warning("a matter of length", sign, "part of the win is the answers' length; make sure that people want that length"))
     ratio = opponent["length_ratio"]
     if ratio is not None and ratio < limits.length_ratio:
-        sign = f"answers have {percent(ratio)} of the words of {rival}'s"
+        sign = f"answers have {whole_percent(ratio)} of the words of {rival}'s"
         found.append(_warning("EOS collapse", sign, "the reward model likes short answers; penalise or rebalance"))
     eos = opponent["eos_gain"]
     if ratio is not None and ratio > 1 and eos is not None and eos["high"] is not None and eos["high"] < 0:

@@ -4,6 +4,7 @@ Shapes: B responses, L tokens, H hidden size.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,15 @@ from truing.reward.features import FeatureSpec, Item, features, pool
 from truing.reward.heads import Head, Scores, load_head
 from truing.reward.train_adapter import adapted
 from truing.store.project import Project
+
+Turns = Sequence[Mapping[str, str]]  # a conversation that ends with a user turn
+
+
+class Scorer(Protocol):
+    """Whatever scores text: a reward model made here, another model with its own tokenizer, a Python function."""
+
+    def score_texts(self, prompts: Sequence[Turns], responses: Sequence[str]) -> tuple[list[float], list[float]]:
+        """A score of each response to its conversation, and how sure it is: the standard deviation over an ensemble in the same unit, 0 where there is none."""
 
 
 class RewardModel:
@@ -54,6 +64,10 @@ class RewardModel:
         if not items:
             return [], []
         return _lists(self.head.scores(self._features(items)))
+
+    def score_texts(self, prompts: Sequence[Turns], responses: Sequence[str]) -> tuple[list[float], list[float]]:
+        """As `score_with_std`, of finished answers that came as text."""
+        return self.score_with_std([self.trunk.prompt_ids(turns) for turns in prompts], [self.trunk.response_ids(text) for text in responses])
 
     @torch.no_grad()
     def score_hidden(self, hidden: Mapping[int, Tensor], batch: Batch) -> tuple[list[float], list[float]]:

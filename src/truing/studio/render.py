@@ -26,7 +26,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 from starlette.staticfiles import StaticFiles
 
-from truing.evaluation.page import between, count, decimal, duration, percent, signed
+from truing.pages.words import between, count, decimal, duration, percent, signed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

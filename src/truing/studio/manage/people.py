@@ -10,8 +10,8 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from truing.errors import UserError
-from truing.evaluation.charts import interval_bar
 from truing.feedback.people import remove_person, set_active, set_role
+from truing.pages.charts import interval_bar
 from truing.stats import wilson
 from truing.store.clock import now
 from truing.store.overview import browse, loop

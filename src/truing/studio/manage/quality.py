@@ -7,8 +7,8 @@ from fastapi.responses import HTMLResponse, Response
 from markupsafe import Markup
 from sqlalchemy import select
 
-from truing.evaluation.charts import histogram, interval_bar
 from truing.feedback.disputes import EDGES
+from truing.pages.charts import histogram, interval_bar
 from truing.store.clock import now
 from truing.store.overview import loop
 from truing.store.tables import Judgement, Prompt

@@ -15,8 +15,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from truing.evaluation.page import typeset
 from truing.evaluation.report import write_report
+from truing.pages.words import typeset
 from truing.store.tables import Artifact, Round, Run
 from truing.studio.manage.desk import Manager, back, project_of
 from truing.studio.refusals import Refusal

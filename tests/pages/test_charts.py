@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.evaluation.charts import Line, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
+from truing.pages.charts import Line, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How a report's values become text, and its template a page. Everything is escaped unless it is a figure of `charts`."""
+"""How a page's values become text, and a template a page that needs no other file. Everything is escaped unless it is a figure of `charts`."""
 
 import math
 import re
@@ -8,20 +8,22 @@ from typing import Any, TypeGuard
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from truing.evaluation import verdict
-
 THIN = "\u202f"  # narrow no-break space, between a number and its sign or unit
 MINUS = "−"
 
 
-def render(template: str, view: Mapping[str, Any]) -> str:
-    """The page that a template makes of a view."""
-    return _environment().get_template(template).render(view)
+def render(room: str, template: str, view: Mapping[str, Any]) -> str:
+    """The page that a template of a room makes of a view.
+
+    Args:
+        room: the package that has it among its templates, e.g. "truing.evaluation"; it extends `page.html` and finds its macros in `parts.html`.
+    """
+    return _environment(room).get_template(template).render(view)
 
 
 @cache
-def _environment() -> Environment:
-    loader = ChoiceLoader([PackageLoader("truing.evaluation"), PackageLoader("truing", "data/style")])  # the tokens are the studio's too
+def _environment(room: str) -> Environment:
+    loader = ChoiceLoader([PackageLoader(room), PackageLoader("truing.pages"), PackageLoader("truing", "data/style")])  # the tokens are the studio's too
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
         "percent": percent,
@@ -38,7 +40,19 @@ def _environment() -> Environment:
 
 def percent(share: float | None) -> str:
     """0.783 → 78 %."""
-    return typeset(verdict.percent(share)) if _known(share) else "–"
+    return typeset(whole_percent(share)) if _known(share) else "–"
+
+
+def whole_percent(share: float | None) -> str:
+    """A share as whole percents; a share short of all is never rounded up to all, nor one above none down to none."""
+    if share is None:
+        return "?"
+    whole = round(100 * share)
+    if whole == 100 and share < 1:
+        return "> 99 %"
+    if whole == 0 and share > 0:
+        return "< 1 %"
+    return f"{whole} %"
 
 
 def decimal(value: float | None, digits: int = 2) -> str:
