@@ -12,7 +12,7 @@ from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import features as module
-from truing.reward.features import FeatureCache, FeatureSpec, Item, features, pool, readings_at, shorten
+from truing.reward.features import FeatureCache, FeatureSpec, Item, by_prompt, features, pool, read, readings_at, shorten
 
 SPEC = FeatureSpec((("last", 1), ("mean", 1), ("max", 2), ("last", 2)), 64)
 
@@ -69,12 +69,30 @@ def test_features_match_a_lone_sequence_without_padding(trunk: Trunk) -> None:
         torch.testing.assert_close(row, alone[0], atol=1e-5, rtol=1e-5)
 
 
-def test_features_depend_on_neither_order_nor_batch_size(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_depend_on_neither_order_nor_company(trunk: Trunk) -> None:
     many = items(40)
+    many += [(many[0][0], many[place][1]) for place in range(1, 9)]  # siblings of the first, who share its prompt
     first = features(trunk, many, SPEC)
     assert torch.equal(features(trunk, many[::-1], SPEC).flip(0), first)
-    monkeypatch.setattr(module, "BATCH", 3)
-    torch.testing.assert_close(features(trunk, many, SPEC), first, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(read(trunk, many, SPEC, row=40), first, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat([read(trunk, [item], SPEC) for item in many]), first, atol=1e-5, rtol=1e-5)
+
+
+def test_many_responses_of_a_prompt_are_several_trees() -> None:
+    items: list[Item] = [((1, 2), (3,) * length) for length in (4, 5, 6, 20, 0)] + [((7,), (8,))]
+    trees, places = by_prompt(items, 14)
+    assert places == [[0, 1], [2], [3, 4], [5]]  # 2 + 4 + 5 and 2 + 6 fit into 14, 20 never does, and nothing goes with it but what has no tokens
+    assert [tree.size for tree in trees] == [11, 8, 22, 2]
+
+
+def test_a_model_whose_layers_cannot_be_run_in_a_row_gives_the_same(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = items(40)
+    first = features(trunk, many, SPEC)
+    monkeypatch.setattr(trunk, "splits", False)
+    padded = features(trunk, many, SPEC)
+    torch.testing.assert_close(padded, first, atol=1e-5, rtol=1e-5)
+    assert torch.equal(features(trunk, many[::-1], SPEC).flip(0), padded)
 
 
 def test_an_adapter_that_is_on_changes_no_features(tiny_model: Path) -> None:
@@ -99,21 +117,21 @@ def test_cache_answers_without_the_model(trunk: Trunk, tmp_path: Path, monkeypat
 def test_cache_goes_on_where_it_was_stopped(trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     many = items(20)
     whole = FeatureCache(tmp_path / "whole", trunk, SPEC).get(many)
-    monkeypatch.setattr(module, "BATCH", 4)
+    monkeypatch.setattr(module, "ROW", 100)
     monkeypatch.setattr(module, "SHARD", 8)
     calls = 0
 
     def stop(*args: object) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 4:
+        if calls == 8:
             raise KeyboardInterrupt
         return features(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "features", stop)
     with pytest.raises(KeyboardInterrupt):
         FeatureCache(tmp_path / "cut", trunk, SPEC).get(many)
-    assert len(list((tmp_path / "cut").rglob("*.safetensors"))) == 1
+    assert list((tmp_path / "cut").rglob("*.safetensors"))  # what was done is kept
     monkeypatch.setattr(module, "features", features)
     torch.testing.assert_close(FeatureCache(tmp_path / "cut", trunk, SPEC).get(many), whole, atol=1e-5, rtol=1e-5)
 

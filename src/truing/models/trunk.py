@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from truing.errors import UserError
 from truing.models.lora import speed_up
+from truing.models.packed import ATTENTION, Packed
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
@@ -112,11 +113,33 @@ class Trunk:
         window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
         return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
 
+    def packed_layers(self, packed: Packed, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Layer → (N, H), as `hidden_layers`, of prompts and responses in one row, under the adapter that is on. Only for a model that `splits`."""
+        before, self.model.config._attn_implementation = self.model.config._attn_implementation, ATTENTION
+        try:
+            states = self._body.embed_tokens(packed.input_ids[None])
+            return {layer: found[0] for layer, found in self._rising(states, packed.positions[None], layers, packed=packed).items()}
+        finally:
+            self.model.config._attn_implementation = before
+
+    def _rising(self, states: Tensor, positions: Tensor, layers: Sequence[int], **attention: Any) -> dict[int, Tensor]:
+        """States after each of some layers; nothing above the highest one is run."""
+        found, done = {}, 0
+        for layer in sorted(set(layers)):
+            states = self._between(states, positions, slice(done, layer), **attention)
+            found[layer] = self._body.norm(states) if layer == self.layers else states
+            done = layer
+        return found
+
     def _through(self, batch: Batch, states: Tensor, chosen: slice) -> Tensor:
-        positions = torch.arange(batch.input_ids.shape[1])[None]
+        return self._between(states, torch.arange(batch.input_ids.shape[1])[None], chosen)
+
+    def _between(self, states: Tensor, positions: Tensor, chosen: slice, **attention: Any) -> Tensor:
         embeddings = self._body.rotary_emb(states, position_ids=positions)
         for layer in self._body.layers[chosen]:
-            states = layer(states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False)
+            states = layer(
+                states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False, **attention
+            )  # fmt: skip
         return states
 
     def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -125,12 +148,7 @@ class Trunk:
         if not self.splits:
             every = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
             return {layer: every[layer] for layer in layers}
-        found, done, states = {}, 0, self._body.embed_tokens(batch.input_ids)
-        for layer in sorted(set(layers)):  # nothing above the highest one is run
-            states = self._through(batch, states, slice(done, layer))
-            found[layer] = self._body.norm(states) if layer == self.layers else states
-            done = layer
-        return found
+        return self._rising(self._body.embed_tokens(batch.input_ids), torch.arange(batch.input_ids.shape[1])[None], layers)
 
     def logits(self, rows: Tensor) -> Tensor:
         """(N, V) fp32 from (N, H)."""

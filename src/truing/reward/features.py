@@ -1,7 +1,8 @@
 """Frozen features: what the base model makes of a prompt and response, computed once and kept on disk.
 
-Shapes: B responses, L tokens, H hidden size, D features. A response's features depend on its tokens alone, not on the batch it was computed in: every
-sequence is padded to a width that follows from its own length, so that the same shapes do the same sums.
+Shapes: N responses, B of them in a batch, L tokens, H hidden size, D features. A response's features depend on its tokens alone, not on what they were
+computed beside: prompts and responses stand in one row of tokens without padding (models/packed.py), a prompt once for all its responses; in a model whose
+layers can't be run that way, every sequence is padded to a width that follows from its own length, so that the same shapes do the same sums.
 """
 
 import errno
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Literal, cast
 
@@ -21,6 +23,7 @@ from torch import Tensor
 from truing.config import write_atomically
 from truing.console import track
 from truing.errors import UserError
+from truing.models.packed import Tree, pack, packs
 from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
 from truing.store.ids import content_id
@@ -29,7 +32,8 @@ Pooling = Literal["last", "mean", "max"]
 Reading = tuple[Pooling, int]  # what is taken of which layer's states
 Item = tuple[tuple[int, ...], tuple[int, ...]]  # prompt ids, response ids
 
-BATCH = 16  # sequences in a forward pass
+ROW = 2048  # tokens in a forward pass
+BATCH = 16  # sequences in one, where they are padded
 WIDTH_STEP = 16  # widths are multiples of this many tokens
 SHARD = 256  # responses in a file of the cache
 
@@ -87,11 +91,16 @@ def pool(hidden: Mapping[int, Tensor], batch: Batch, spec: FeatureSpec) -> Tenso
 
     Of a response without tokens the prompt's last state is read.
     """
-    rows = []
+    found = []
     for row, (end, length) in enumerate(zip(batch.lengths.tolist(), batch.response_lengths.tolist(), strict=True)):
-        states = {layer: hidden[layer][row, end - max(length, 1) : end] for layer in spec.layers}  # (T, H) each
-        rows.append(torch.cat([_reduce(states[layer].to(torch.promote_types(states[layer].dtype, torch.float32)), how) for how, layer in spec.readings]))
-    return torch.stack(rows).float()
+        found.append(_read({layer: hidden[layer][row, end - max(length, 1) : end] for layer in spec.layers}, spec))
+    return torch.stack(found)
+
+
+def _read(states: Mapping[int, Tensor], spec: FeatureSpec) -> Tensor:
+    """(D,) fp32 from layer → (T, H) of a response."""
+    fine = {layer: own.to(torch.promote_types(own.dtype, torch.float32)) for layer, own in states.items()}
+    return torch.cat([_reduce(fine[layer], how) for how, layer in spec.readings]).float()
 
 
 def _reduce(states: Tensor, how: Pooling) -> Tensor:
@@ -101,35 +110,65 @@ def _reduce(states: Tensor, how: Pooling) -> Tensor:
     return states.mean(0) if how == "mean" else states.amax(0)
 
 
-def widened_batches(items: Sequence[Item], size: int) -> list[list[int]]:
-    """Indices in groups of one width and at most `size`, widest first."""
-    widths = [_width(item) for item in items]
-    order = sorted(range(len(items)), key=lambda index: (-widths[index], index))
-    groups: list[list[int]] = []
-    for index in order:
-        if not groups or len(groups[-1]) == size or widths[groups[-1][0]] != widths[index]:
-            groups.append([])
-        groups[-1].append(index)
-    return groups
+def read(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec, *, row: int = ROW) -> Tensor:
+    """(N, D) fp32 what is read of each response under the adapter that is on; carries the gradient where it is wanted.
 
-
-def widened(items: Sequence[Item], pad_id: int) -> Batch:
-    """A batch of items of one width, padded to it."""
-    batch = collate([prompt for prompt, _ in items], [response for _, response in items], pad_id)
-    missing = _width(items[0]) - batch.input_ids.shape[1]
-    return replace(batch, input_ids=torch.nn.functional.pad(batch.input_ids, (0, missing), value=pad_id))
+    Args:
+        row: tokens in a forward pass; changes speed and memory, not the result.
+    """
+    short = [shorten(*item, spec.max_tokens) for item in items]
+    found: list[Tensor] = [torch.empty(0)] * len(items)
+    for group, rows in _in_a_row(trunk, short, spec, row) if trunk.splits else _padded(trunk, short, spec):
+        for index, one in zip(group, rows, strict=True):
+            found[index] = one
+    return torch.stack(found) if found else torch.empty(0, spec.width(trunk.hidden_size))
 
 
 @torch.no_grad()
 def features(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec) -> Tensor:
     """(N, D) fp32: features of each (prompt ids, response ids) under the base model, adapters off."""
-    short = [shorten(*item, spec.max_tokens) for item in items]
-    found = torch.empty(len(items), spec.width(trunk.hidden_size))
     with trunk.using(None):
-        for group in widened_batches(short, BATCH):
-            batch = widened([short[index] for index in group], trunk.pad_id)
-            found[group] = pool(trunk.hidden_layers(batch, spec.layers), batch, spec)
-    return found
+        return read(trunk, items, spec)
+
+
+def by_prompt(items: Sequence[Item], most: int) -> tuple[list[Tree], list[list[int]]]:
+    """Each prompt with its responses, and the indices of these; more than `most` tokens of one prompt are several trees."""
+    together: dict[tuple[int, ...], list[int]] = {}
+    for index, (prompt, _) in enumerate(items):
+        together.setdefault(prompt, []).append(index)
+    places: list[list[int]] = []
+    for prompt, indices in together.items():
+        room = -1
+        for index in indices:
+            length = len(items[index][1])
+            if length > room:
+                places.append([])
+                room = max(most - len(prompt), length)
+            places[-1].append(index)
+            room -= length
+    return [Tree(items[own[0]][0], tuple(items[index][1] for index in own)) for own in places], places
+
+
+def _in_a_row(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec, row: int) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Indices and what is read of them, a forward pass at a time."""
+    trees, places = by_prompt(short, row)
+    for group in packs(trees, row):
+        packed = pack([trees[tree] for tree in group], trunk.pad_id)
+        hidden = trunk.packed_layers(packed, spec.layers)
+        rows = [_read({layer: hidden[layer][start:end] for layer in spec.layers}, spec) for start, end in packed.spans]
+        yield [index for tree in group for index in places[tree]], rows
+
+
+def _padded(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """The same with sequences of one width in a rectangle."""
+    widths = [_width(item) for item in short]
+    order = sorted(range(len(short)), key=lambda index: (-widths[index], index))
+    for _, same in groupby(order, key=widths.__getitem__):
+        for group in iter(lambda: list(islice(same, BATCH)), []):  # noqa: B023 (used at once)
+            batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id)
+            missing = widths[group[0]] - batch.input_ids.shape[1]
+            batch = replace(batch, input_ids=torch.nn.functional.pad(batch.input_ids, (0, missing), value=trunk.pad_id))
+            yield group, list(pool(trunk.hidden_layers(batch, spec.layers), batch, spec))
 
 
 class FeatureCache:
@@ -149,20 +188,24 @@ class FeatureCache:
         keys = [item_key(item) for item in short]
         known = self._read(set(keys))
         missing = {key: item for key, item in sorted(zip(keys, short, strict=True)) if key not in known}
-        batches = self._compute(missing)
-        for found in track(batches, label, -(-len(missing) // BATCH)):
+        groups = self._groups(missing)
+        for found in track(self._compute(missing, groups), label, len(groups)):
             known.update(found)
         return torch.stack([known[key] for key in keys]) if keys else torch.empty(0, self.spec.width(self.trunk.hidden_size))
 
-    def _compute(self, missing: Mapping[str, Item]) -> Iterator[dict[str, Tensor]]:
-        """Features of `missing`, a batch's worth at a time, widest first; every `SHARD` of them are written down."""
-        order = sorted(missing, key=lambda key: (-_width(missing[key]), key))
+    def _groups(self, missing: Mapping[str, Item]) -> list[list[str]]:
+        """Keys in the order in which they are computed, a forward pass' worth at a time, the responses of a prompt together."""
+        keys = list(missing)
+        trees, places = by_prompt([missing[key] for key in keys], ROW)
+        return [[keys[index] for tree in group for index in places[tree]] for group in packs(trees, ROW)]
+
+    def _compute(self, missing: Mapping[str, Item], groups: Sequence[Sequence[str]]) -> Iterator[dict[str, Tensor]]:
+        """Features of `missing`; every `SHARD` of them are written down."""
         unsaved: dict[str, Tensor] = {}
-        for start in range(0, len(order), BATCH):
-            keys = order[start : start + BATCH]
+        for place, keys in enumerate(groups, 1):
             found = dict(zip(keys, features(self.trunk, [missing[key] for key in keys], self.spec), strict=True))
             unsaved.update(found)
-            if len(unsaved) >= SHARD or start + BATCH >= len(order):
+            if len(unsaved) >= SHARD or place == len(groups):
                 self._write(unsaved)
                 unsaved = {}
             yield found

@@ -16,9 +16,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from truing.console import track
-from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk
-from truing.reward.features import FeatureSpec, Item, keep, pool, shorten
+from truing.reward.features import FeatureSpec, Item, keep, read
 from truing.reward.heads import LinearHead
 from truing.reward.losses import bradley_terry
 from truing.reward.train_frozen import Fit, agreement
@@ -39,13 +38,7 @@ def adapter_spec(trunk: Trunk, settings: "RewardSettings") -> FeatureSpec:
 
 def adapted(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec) -> Tensor:
     """(N, D) fp32 pooled last states under the adapter that is on; carries the gradient where it is wanted."""
-    short = [shorten(*item, spec.max_tokens) for item in items]
-    rows: list[Tensor] = [torch.empty(0)] * len(items)
-    for group in length_buckets([len(prompt) + len(response) for prompt, response in short], MICRO):
-        batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id)
-        for index, row in zip(group, pool({spec.layers[0]: trunk.hidden(batch)}, batch, spec), strict=True):
-            rows[index] = row
-    return torch.stack(rows)
+    return read(trunk, items, spec)
 
 
 def fit_adapter(trunk: Trunk, pairs: Pairs, settings: "RewardSettings", seed: int, checkpoint: Path, beat: Callable[..., None]) -> Fit:
