@@ -33,8 +33,9 @@ from truing.models.trunk import Trunk, open_trunk
 from truing.preferences import PreferenceSettings, build_preferences
 from truing.reward.features import FeatureCache, FeatureSpec, readings_at
 from truing.reward.judged import Said, Scales, judged, surprise, surprises
+from truing.reward.lessons import SaidLesson, read_said
 from truing.reward.train import RewardSettings
-from truing.reward.train_judged import Told, fit_judged, read_said
+from truing.reward.train_judged import fit_judged
 from truing.stats import bootstrap_mean
 from truing.store.project import create_project, open_project
 from truing.store.tables import Kind
@@ -65,7 +66,7 @@ def compared(path: Path, form: str, trunk: Trunk) -> dict[str, Any]:
         import_judgements(project, path, form)
         quality = measure_quality(project, QualitySettings(), round_ids=None)
         dataset = build_preferences(project, PreferenceSettings(), quality.as_dict(), round_ids=None, seed=SEED)
-        told, unseen = read_said(dataset, trunk)
+        told, unseen = read_said(dataset, trunk, settings.centre)
         spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
         seen, held_out = (FeatureCache(Path(scratch) / "features", trunk, spec).get(part.responses) for part in (told, unseen))
         project.database.close()
@@ -102,7 +103,7 @@ def in_pairs(said: Sequence[Said], *, ties: bool = True) -> list[Said]:
     return sided + [one._replace(answer={"strength": side}, trust=one.trust / 2) for one in tied for side in (SURE, -SURE)]
 
 
-def changed(told: Told, change: Callable[[Sequence[Said]], list[Said]]) -> Told:
+def changed(told: SaidLesson, change: Callable[[Sequence[Said]], list[Said]]) -> SaidLesson:
     """The same prompts with other judgements in the place of each."""
     said, prompts = [], []
     for one, prompt in zip(told.said, told.prompts, strict=True):
@@ -112,7 +113,7 @@ def changed(told: Told, change: Callable[[Sequence[Said]], list[Said]]) -> Told:
     return replace(told, said=said, prompts=prompts)
 
 
-def scales_for(told: Told, scores: Tensor) -> tuple[Tensor, Scales]:
+def scales_for(told: SaidLesson, scores: Tensor) -> tuple[Tensor, Scales]:
     """The likeliest slope, for an arm may have learned scores too steep, and scales of the train judgements for scores that stand."""
     said = told.tensors()
     scales = Scales(told.forms)
@@ -129,7 +130,7 @@ def scales_for(told: Told, scores: Tensor) -> tuple[Tensor, Scales]:
     return log_slope.detach().exp(), scales
 
 
-def by_judgement(unseen: Told, scores: Tensor, scales: Scales) -> list[float]:
+def by_judgement(unseen: SaidLesson, scores: Tensor, scales: Scales) -> list[float]:
     """Nats of each held-out judgement."""
     found = []
     with torch.no_grad():

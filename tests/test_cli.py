@@ -87,7 +87,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
         "model": {"name": str(tiny_model), "dtype": "fp32"},
         "samples": {"max_new_tokens": 8, "temperature": 1.0},
         "feedback": {"pairs": 70},
-        "tune": {"updates": 2, "samples": 8},
+        "tune": {"updates": 2, "samples": 8, "unfit": True},
         "evaluation": {"resamples": 100},
         "round": {"feedback": "simulated"},
     }
@@ -105,7 +105,10 @@ def test_every_stage_alone(small: Path) -> None:
     assert last(truing("preferences", "--json", cwd=small))["dataset"]
     reward = last(truing("reward", "train", "--json", cwd=small))
     assert {"accuracy", "accuracy_low", "accuracy_high", "n_test"} <= reward.keys()
-    assert last(truing("reward", "card", "--json", cwd=small))["accuracy"]
+    card = last(truing("reward", "card", "--json", cwd=small))
+    assert card["accuracy"]
+    assert "Not fit to tune against" in Path(small, str(card["report"])).read_text(encoding="utf-8")
+    refused(truing("tune", "--set", "tune.unfit=false", cwd=small, check=False), "not fit to tune against", "tune.unfit=true")
     policy = last(truing("tune", "--algorithm", "rloo", "--json", cwd=small))["policy"]
     assert last(truing("evaluate", "--json", cwd=small))["win_rate"]
     assert Path(small, str(last(truing("report", "--json", cwd=small))["report"])).exists()
@@ -135,6 +138,7 @@ def test_chat_answers_line_after_line_and_says_what_it_forgets(small: Path) -> N
 def test_the_demo_tells_what_it_did_and_answers_again(tiny_model: Path, tmp_path: Path) -> None:
     """The whole of `truing demo` on a tiny model; a second call answers from the first, memory included."""
     quick = {"model.name": tiny_model, "model.dtype": "fp32", "samples.max_new_tokens": 8, "feedback.pairs": 150, "tune.updates": 2, "tune.samples": 16}
+    quick["tune.unfit"] = "true"
     command = ["demo", str(tmp_path / "demo"), "--json", *(part for name, value in quick.items() for part in ("--set", f"{name}={value}"))]
     told = last(truing(*command))
     wanted = {

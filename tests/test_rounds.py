@@ -29,7 +29,7 @@ def make_project(folder: Path, model: Path) -> Project:
         "model": {"name": str(model), "dtype": "fp32"},
         "samples": {"max_new_tokens": 8, "temperature": 1.0},
         "feedback": {"pairs": 70},
-        "tune": {"updates": 3, "samples": 8},
+        "tune": {"updates": 3, "samples": 8, "unfit": True},
         "evaluation": {"resamples": 100, "per_prompt": 2},
     }
     project = open_project(create_project(folder, settings=commented_toml(settings)))

@@ -19,12 +19,15 @@ from truing.stats import (
     alpha_interval,
     auc,
     binary_log_loss,
+    bootstrap,
     bootstrap_mean,
     distinct_n,
     expected_calibration_error,
+    kendall,
     krippendorff_alpha,
     reliability_curve,
     spearman,
+    temperature,
     wilson,
 )
 
@@ -349,3 +352,69 @@ def test_distinct_n_by_hand() -> None:
     assert distinct_n(texts, 2) == 2 / 4  # ab ba ab | ab: no pair spans two texts
     assert distinct_n([[1, 2, 3]], 3) == 1
     assert math.isnan(distinct_n(texts, 5))
+
+
+# ---- a bootstrap of anything ----
+
+
+def test_the_bootstrap_of_a_mean_is_bootstrap_mean() -> None:
+    values = np.random.default_rng(0).normal(size=40)
+    groups = [place // 2 for place in range(40)]
+    ours = bootstrap(lambda rows: float(values[rows].mean()), groups, seed=3, resamples=500)
+    assert ours == pytest.approx(bootstrap_mean(values, groups=groups, seed=3, resamples=500))
+    assert ours.n == 20
+
+
+def test_a_bootstrap_bears_what_is_not_defined_or_infinite() -> None:
+    assert math.isnan(bootstrap(lambda rows: 1.0, []).value)
+    one = bootstrap(lambda rows: 5.0, ["only"])
+    assert (one.value, one.n) == (5.0, 1)
+    assert math.isnan(one.low)
+    endless = bootstrap(lambda rows: math.inf if 0 in rows else 1.0, range(10), seed=0, resamples=200)
+    assert (endless.value, endless.low, endless.high) == (math.inf, 1.0, math.inf)
+
+
+# ---- temperature ----
+
+
+def test_temperature_by_hand() -> None:
+    # said 9 : 1, came true 3 : 1
+    assert temperature([math.log(9)] * 4, [1, 1, 1, 0]) == pytest.approx(2, abs=1e-9)
+    assert temperature([math.log(3)] * 4, [1, 1, 1, 0]) == pytest.approx(1, abs=1e-9)
+    assert temperature([1.0, -1.0], [0.0, 1.0]) == math.inf  # wrong every time
+    assert temperature([1.0, 1.0], [0.5, 0.5]) == math.inf
+    assert temperature([1.0, -1.0], [1.0, 0.0]) == 0  # right every time
+    assert math.isnan(temperature([0.0, 0.0], [1.0, 0.0]))
+    assert math.isnan(temperature([], []))
+
+
+@given(st.lists(st.tuples(st.floats(-4, 4), st.floats(0.05, 0.95)), min_size=3, max_size=20), st.floats(0.2, 5))
+def test_temperature_scales_with_the_margins_and_is_the_best(rows: list[tuple[float, float]], scale: float) -> None:
+    margins, outcomes = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    found = temperature(margins, outcomes)
+    assume(0.05 < found < 50)
+    assert temperature(scale * margins, outcomes) == pytest.approx(scale * found, rel=1e-5)
+
+    def loss(divisor: float) -> float:
+        return binary_log_loss(1 / (1 + np.exp(-margins / divisor)), outcomes)
+
+    assert loss(found) <= min(loss(found * 1.1), loss(found / 1.1)) + 1e-12
+
+
+# ---- Kendall ----
+
+
+def test_kendall_by_hand() -> None:
+    assert kendall([1, 2, 3], [1, 3, 2]) == near(1 / 3)  # two pairs in order, one not
+    assert kendall([1, 1, 2], [1, 2, 3]) == near(2 / math.sqrt(2 * 3))  # one pair tied in x
+    assert math.isnan(kendall([1, 1], [1, 2]))
+    assert math.isnan(kendall([1], [1]))
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=12))
+def test_kendall_counts_pairs(rows: list[tuple[int, int]]) -> None:
+    x, y = [row[0] for row in rows], [row[1] for row in rows]
+    assume(len(set(x)) > 1 and len(set(y)) > 1)
+    signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i in range(len(x)) for j in range(i)]
+    expected = sum(a * b for a, b in signs) / math.sqrt(sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs))
+    assert kendall(x, y) == pytest.approx(expected)

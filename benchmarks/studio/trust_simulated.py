@@ -35,7 +35,7 @@ from truing.preferences import Asked, PreferenceSettings, to_rows
 from truing.reward.features import FeatureSpec, readings_at, shorten
 from truing.reward.features import features as frozen_features
 from truing.reward.train import RewardSettings
-from truing.reward.train_frozen import Frozen, fit_frozen
+from truing.reward.train_frozen import Frozen, fit_linear
 from truing.stats import bootstrap_mean, wilson
 from truing.store.ids import seed_from
 from truing.store.tables import Annotator, Kind, Sample
@@ -227,7 +227,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]], known: Sequence[torch.Tensor], u
     kept = torch.tensor([int(row["question_id"][1:]) for row in rows])
     target, weight = (torch.tensor([row[name] for row in rows], dtype=torch.float32) for name in ("target", "weight"))
     data = Frozen(known[0][kept], known[1][kept], target, weight, [row["prompt_id"] for row in rows])
-    head = fit_frozen(data, RewardSettings(head="linear", members=1), seed, lambda **_: None).head
+    head = fit_linear(data, RewardSettings(head="linear", members=1), seed, lambda **_: None).head
     with torch.no_grad():
         margin = (head(unknown[0]) - head(unknown[1])).mean(1).double().numpy()
     return (1 + np.sign(margin) * right) / 2

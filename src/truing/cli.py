@@ -14,6 +14,7 @@ from truing.errors import UserError
 
 if TYPE_CHECKING:
     from truing.artifacts import Artifact
+    from truing.feedback.chosen import Chosen, FileRead
     from truing.rounds import Turn
     from truing.store.project import Project
 
@@ -231,24 +232,75 @@ def reward_train(
             turn.note(dataset=dataset)
         model = train_reward_model(turn)
         accuracy = model.facts["accuracy"]
-        say(f"{model.id}: held-out accuracy {_between(accuracy)} on {accuracy['n']} pairs", then="truing reward card")
-        result({"reward": model.id, "accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"], "n_test": accuracy["n"]})
+        say(f"{model.id}: held-out accuracy {_between(accuracy)} on {accuracy['n']} pairs")
+        _tell_fitness(model.facts["fitness"])
+        say("", then="truing reward card")
+        bounds = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
+        result({"reward": model.id, **bounds, "n_test": accuracy["n"], "verdict": model.facts["fitness"]["verdict"]})
+
+
+@reward_app.command("eval")
+def reward_eval(
+    files: Annotated[list[Path], typer.Argument(help="Files of preferences, such as a RewardBench set; formats as for `truing import`, or parquet.")],
+    model: Annotated[str | None, typer.Option("--model", help="A reward model (default: the newest).")] = None,
+    format: Annotated[str, typer.Option("--format", help="One of docs/formats.md; guessed by default.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the intervals.")] = 1,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """How often a reward model is right on preferences in files, subset by subset."""
+    from truing.feedback.chosen import read_chosen
+
+    with _project(project, set_, json) as opened:
+        read = [read_chosen(file, format) for file in files]
+        told = [_tell_read(one) for one in read]
+        result({**_evaluated(opened, model, [row for one in read for row in one.chosen], seed), "files": told})
 
 
 @reward_app.command("card")
 def card(
     model: Annotated[str | None, typer.Argument(help="A reward model (default: the newest).")] = None,
-    project: Where = HERE, set_: Set = None, json: Json = False,
+    project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """How far a reward model can be trusted."""
-    from truing.reward.card import card_rows, reward_card
+    """How far a reward model can be trusted, and whether it is fit to tune against."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.reward.card_page import write_page
+    from truing.reward.card_stage import make_card, read_card
+    from truing.reward.card_table import card_rows
     from truing.store.project import newest_artifact
 
-    with _project(project, set_, json) as opened:
-        found = reward_card(opened, model or newest_artifact(opened, "reward"))
+    with _project(project, set_, json, force) as opened:
+        made = make_card(opened, model or newest_artifact(opened, "reward"), open_trunk(opened.settings(ModelSettings)))
+        found, page = read_card(made), write_page(opened, made.id)
         show_table(("question", "value", "n"), card_rows(found))
-        say("", then="truing tune")
-        result(found)
+        _tell_fitness(found["fitness"])
+        say(f"the card is at {page}", then="truing tune")
+        result({"card": made.id, "report": str(page), **found})
+
+
+@reward_app.command("probe")
+def probe(
+    model: Annotated[str | None, typer.Argument(help="A reward model (default: the newest).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything it draws.")] = 1,
+    project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """What a reward model has learned to like, and what fools it."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.reward.findings import effect_rows
+    from truing.reward.probe import ProbeSettings, probe_reward_model, read_probe
+    from truing.reward.probe_page import write_page
+    from truing.store.project import newest_artifact
+
+    with _project(project, set_, json, force) as opened:
+        reward = model or newest_artifact(opened, "reward")
+        found = probe_reward_model(opened, opened.settings(ProbeSettings), reward, open_trunk(opened.settings(ModelSettings)), seed=seed)
+        page, (facts, _) = write_page(opened, found), read_probe(found)
+        show_table(("what the answer has", "finding", "effect", "words", "prompts"), effect_rows(facts["effects"]))
+        for sentence in facts["verdict"]["sentences"]:
+            say(sentence)
+        say(f"the probe is at {page}", then="truing tune")
+        result({"probe": found.id, "report": str(page), **facts})
 
 
 @app.command()
@@ -430,6 +482,42 @@ def _tell_verdicts(evaluation: "Artifact") -> None:
         say(sentence)
     if evaluation.facts["warnings"]:
         say(f"warnings: {', '.join(evaluation.facts['warnings'])}")
+
+
+def _tell_fitness(fitness: dict[str, Any]) -> None:
+    """The verdict on a reward model, why, and what would help."""
+    say(fitness["sentence"])
+    for reason in fitness["reasons"]:
+        say(f"  {reason['text']}\n    fix: {reason['remedy']}")
+
+
+def _tell_read(read: "FileRead") -> dict[str, Any]:
+    """What a file of preferences holds, and what of it can't be used."""
+    for row in read.refused[:10]:
+        complain(str(row))
+    refused = len(read.refused) + read.more_refused
+    aside = {**read.left_out, **({"refused": refused} if refused else {})}
+    say(f"{read.name} ({read.format}): {len(read.chosen)} preferences" + "".join(f"; {why}: {n}" for why, n in aside.items()))
+    return {"file": read.name, "format": read.format, "pairs": len(read.chosen), "left_out": read.left_out, "refused": refused}
+
+
+def _evaluated(opened: "Project", model: str | None, rows: "list[Chosen]", seed: int) -> dict[str, Any]:
+    """A reward model's accuracy on preferences, told as a table."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.reward.eval_files import COLUMNS, evaluate_pairs, not_learned_from, table
+    from truing.reward.score import load_reward_model
+    from truing.store.project import newest_artifact
+
+    name = model or newest_artifact(opened, "reward")
+    unseen = not_learned_from(opened, name, rows)
+    if len(unseen) < len(rows):
+        say(f"{len(rows) - len(unseen)} preferences are about prompts that {name} learned from, and are left out")
+    scorer = load_reward_model(opened, name, open_trunk(opened.settings(ModelSettings)))
+    found = evaluate_pairs(scorer, unseen, seed=seed, nats=float(scorer.head.std))
+    show_table(COLUMNS, table(found))
+    say(found["sentence"], then="truing reward card")
+    return {"reward": name, "learned_from": len(rows) - len(unseen), **found}
 
 
 def _tell_second_opinion(found: dict[str, Any]) -> None:

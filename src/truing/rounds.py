@@ -19,6 +19,7 @@ from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
 from truing.feedback.taste import gold_reward
 from truing.preferences import PreferenceSettings, build_preferences
+from truing.reward.fitness import require_fit
 from truing.samples import SampleSettings, draw_samples, know_policy, prompts_of, read_under_base
 from truing.stats import Interval
 from truing.store.clock import now
@@ -189,10 +190,12 @@ def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
     from truing.policy.train import train_policy, tune_settings
 
     project, sampling = turn.project, turn.project.settings(SampleSettings)
+    settings = tune_settings(project, algorithm)
     reward_id = turn.needs("reward", "truing reward train")
+    require_fit(load_artifact(project.artifacts, reward_id), unfit=settings.unfit)
     prompts = {prompt.id: turn.trunk.prompt_ids(prompt.turns) for prompt in prompts_of(project, Split.TRAIN)}
     policy = train_policy(
-        project, tune_settings(project, algorithm), trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id), reward_id=reward_id,
+        project, settings, trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id), reward_id=reward_id,
         parent=turn.parent_policy, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=turn.seed_of("tune"), round_id=turn.id,
     )  # fmt: skip
     know_policy(project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
@@ -328,7 +331,8 @@ def weakest_first(turn: Turn, batch: str) -> list[str]:
 def honest_accuracy(turn: Turn) -> Interval:
     """How often the round's reward model agrees with single held-out judgements of the simulated annotators that were
     built without a vice."""
-    from truing.reward.card import held_out_scores, judged_accuracy
+    from truing.reward.card import held_out_scores
+    from truing.reward.card_accuracy import judged_accuracy
 
     rows, scores = held_out_scores(turn.project, turn.made["reward"])
     with turn.project.database.read() as session:

@@ -7,7 +7,7 @@ one else's randomness moves.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple, cast
 
@@ -103,6 +103,28 @@ def bootstrap_mean(
     mass = mass[mass > 0]
     draws = [total[rows].sum() / mass[rows].sum() for rows in _resample(len(mass), resamples, seed)]
     return _percentile_interval(_ratio(total.sum(), mass.sum()), draws, len(mass), confidence)
+
+
+def bootstrap(statistic: Callable[[Ints], float], groups: Sequence[Hashable], *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95) -> Interval:
+    """Any statistic with its percentile bootstrap interval, whole groups being drawn.
+
+    Args:
+        statistic: of some rows, given by their places in `groups`; nan where they don't define it. It may be infinite.
+        groups:    (n,) the unit of each row.
+
+    Returns:
+        The interval, with n the number of groups. No row gives nan; one group gives a value without bounds.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    _require_confidence(confidence)
+    unit, names = _codes(groups)
+    if not len(unit):
+        return Interval(math.nan, math.nan, math.nan, 0)
+    members = np.split(np.argsort(unit, kind="stable"), np.bincount(unit).cumsum()[:-1])
+    draws = [statistic(np.concatenate([members[place] for place in rows])) for rows in _resample(len(names), resamples, seed)]
+    return _percentile_interval(statistic(np.arange(len(unit))), draws, len(names), confidence)
 
 
 # ---- agreement ----
@@ -249,6 +271,41 @@ def binary_log_loss(p: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None
     return _ratio((weight * losses).sum(), weight.sum())
 
 
+def temperature(margins: ArrayLike, outcomes: ArrayLike) -> float:
+    """What to divide log-odds by so that the log loss is least (Guo et al. 2017, arXiv:1706.04599), in [0, inf].
+
+    Above 1 the predictions were too sure of themselves, below 1 too modest. Infinite where the margins tell nothing, or the contrary of what happened; 0 where
+    they separate the outcomes perfectly, so that no certainty is too much; nan without a margin other than 0.
+
+    Args:
+        margins:  (n,) predicted log-odds.
+        outcomes: (n,) in [0, 1], may be fractional.
+
+    Raises:
+        ValueError: lengths differ, an argument is out of its range.
+    """
+    margin, outcome = _columns(margins=margins, outcomes=outcomes)
+    _require_range("outcomes", outcome, 0, 1)
+    if not margin.any():
+        return math.nan
+
+    def slope(inverse: float) -> float:  # of the log loss, over 1 / T; it rises
+        return float(margin @ (1 / (1 + np.exp(-np.clip(inverse * margin, -500, 500))) - outcome))
+
+    if slope(0.0) >= 0:
+        return math.inf
+    high = 1.0
+    while slope(high) < 0:
+        high *= 2
+        if high > 2**20:
+            return 0.0
+    low = 0.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
 # ---- correlation and diversity ----
 
 
@@ -260,6 +317,21 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     """
     a, b = (_ranks(column) - (len(column) + 1) / 2 for column in _columns(x=x, y=y))
     return _ratio(float(a @ b), math.sqrt(float(a @ a) * float(b @ b)))
+
+
+def kendall(x: ArrayLike, y: ArrayLike) -> float:
+    """Kendall's tau-b (Kendall 1945, doi:10.1093/biomet/33.3.239), in [-1, 1]: of the pairs that neither ties, concordant less discordant, scaled by
+    what ties leave possible; nan when either does not vary.
+
+    Raises:
+        ValueError: lengths differ, a value is not finite.
+    """
+    a, b = _columns(x=x, y=y)
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
+        return math.nan
+    from scipy.stats import kendalltau  # here, for its import takes a second
+
+    return float(kendalltau(a, b).statistic)
 
 
 def distinct_n(texts: Iterable[Sequence[Hashable]], n: int) -> float:
@@ -314,7 +386,8 @@ def _percentile_interval(value: float, draws: Sequence[float], n: int, confidenc
     defined = [draw for draw in draws if not math.isnan(draw)]
     if not defined:
         return Interval(value, math.nan, math.nan, n)
-    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    infinite = not np.isfinite(defined).all()  # between a number and infinity lies no quantile: then one of the draws is taken
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest" if infinite else "linear")
     return Interval(value, float(low), float(high), n)
 
 

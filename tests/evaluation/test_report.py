@@ -14,7 +14,9 @@ import pytest
 from evaluation.finished_round import make_round
 from truing.artifacts import load_artifact
 from truing.errors import UserError
-from truing.evaluation.report import write_report
+from truing.evaluation.report import build_view, write_report
+from truing.evaluation.report_sources import read_sources
+from truing.pages.words import render
 from truing.pages.words import whole_percent as percent
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Round
@@ -145,6 +147,19 @@ def test_annotators_stand_by_trust_and_the_least_are_marked(first: str) -> None:
 def test_what_went_wrong_is_said(first: str, second: str) -> None:
     assert "Negative KL</b>" in first
     assert "None of the named failures was seen" in second
+
+
+def test_the_verdict_on_the_reward_model_is_said(finished: Project) -> None:
+    sources = read_sources(finished, 1)
+    fitness = {"sentence": "This reward model is not fit to tune against", "reasons": [{"text": "it may be a coin", "remedy": "collect more"}]}
+    sources.artifacts["reward"].manifest["facts"]["fitness"] = fitness
+    page = render("truing.evaluation", "report.html", build_view(sources))
+    assert "<b>This reward model is not fit to tune against.</b> It may be a coin." in page
+    assert "truing reward card" in page
+    card = finished.root / "reports" / f"card-{sources.artifacts['reward'].id}.html"
+    card.write_text("the card")
+    assert f'<a href="{card.name}">Its card</a>' in render("truing.evaluation", "report.html", build_view(sources))
+    card.unlink()
 
 
 def test_the_same_round_gives_the_same_page(finished: Project, first: str) -> None:

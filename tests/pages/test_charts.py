@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.pages.charts import Line, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
+from truing.pages.charts import Estimate, Line, estimates_chart, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,17 @@ def test_an_interval_bar_stays_on_its_line() -> None:
 
 def test_labels_are_escaped() -> None:
     assert "<b>" not in interval_bar(0.5, 0.4, 0.6, label='"><b>')
+
+
+def test_estimates_carry_their_intervals() -> None:
+    rows = [Estimate(10, 0.5, 0.4, 0.6), Estimate(100, 0.75, 0.7, 0.8), Estimate(1000, 0.8, None, None)]
+    svg = estimates_chart(rows, label="Curve", x_name="judgements", curve=[(10, 0.4), (1000, 0.8)], percent=True)
+    assert svg.count('class="whisker"') == 2
+    assert svg.count("<circle") == 3
+    assert 'd="M0,160 L1000,0"' in svg  # the ticks enclose 0.4 and 0.8, and the curve runs from one to the other
+    assert 'x1="50%"' in svg  # a hundred lies in the middle of powers of ten
+    assert "75\u202f%, 70\u202f% to 80\u202f% at 100 judgements" in svg
+
+
+def test_a_single_estimate_is_drawn() -> None:
+    assert "nan" not in estimates_chart([Estimate(5, 0.5, 0.5, 0.5)], label="Curve", x_name="n")

@@ -17,7 +17,7 @@ from truing.store.project import Project, create_project, open_project
 HEADS = {
     "linear": RewardSettings(readings=("mean@0.5", "max@1.0", "last@1.0"), members=3, max_tokens=64),
     "mlp": RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=3, units=4, epochs=20, max_tokens=64),
-    "adapter": RewardSettings(head="adapter", members=2, adapter_epochs=1, batch_pairs=8, adapter_learning_rate=1e-2, max_tokens=64),
+    "adapter": RewardSettings(head="adapter", members=2, trunk_epochs=1, batch_pairs=8, adapter_learning_rate=1e-2, max_tokens=64),
 }
 
 
@@ -76,7 +76,7 @@ def test_hidden_states_that_are_there_give_the_same_scores(model: RewardModel, t
     with torch.no_grad(), trunk.using(None):
         hidden = trunk.hidden_layers(batch, model.feature_layers or (trunk.layers,))
     if model.adapter is not None:
-        with pytest.raises(ValueError, match="has an adapter"):
+        with pytest.raises(ValueError, match="trunk has learned"):
             model.score_hidden(hidden, batch)
         return
     assert model.score_hidden(hidden, batch)[0] == pytest.approx(model.score(prompts, responses), abs=1e-4)

@@ -15,12 +15,16 @@ from truing.artifacts import Artifact
 from truing.errors import SettingError, UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward import train_adapter
-from truing.reward.card import card_rows, reward_card
+from truing.reward import train_trunk
+from truing.reward.card import reward_card
+from truing.reward.card_table import card_rows
+from truing.reward.features import Item
 from truing.reward.heads import LinearHead, load_head, normalisation
+from truing.reward.lessons import PairLesson
 from truing.reward.train import RewardSettings, train_reward_model
-from truing.reward.train_frozen import Frozen, fit_frozen, solve_linear
-from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
+from truing.reward.train_frozen import Frozen, solve_linear
+from truing.reward.train_mlp import fit_mlp
+from truing.reward.train_pairs import Pairs, bootstrap_weights, folds_by_prompt
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Run
 
@@ -28,9 +32,12 @@ Make = Callable[[str], Project]
 LINEAR = RewardSettings(readings=("last@1.0", "mean@1.0"), members=2)
 MLP = RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=2, units=8, learning_rate=1e-2, epochs=100)
 ADAPTER = RewardSettings(
-    head="adapter", members=2, adapter_epochs=3, batch_pairs=8, rank=4, adapter_learning_rate=5e-3, learning_rate=5e-2,
+    head="adapter", members=2, trunk_epochs=3, batch_pairs=8, rank=4, adapter_learning_rate=5e-3, learning_rate=5e-2,
     check_every=4, checkpoint_every=2, patience=20,
 )  # fmt: skip
+
+
+FULL = ADAPTER.model_copy(update={"head": "full", "full_learning_rate": 3e-3})
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +72,17 @@ def test_a_taste_is_learned_from_every_kind_of_judgement_and_from_a_mixture(make
     assert any("held-out" in question and "nats" in question for question, _, _ in card_rows(reward_card(project, made.id)))
 
 
-def test_only_the_linear_head_learns_from_judgements() -> None:
-    with pytest.raises(ValueError, match="for the linear head, not for mlp"):
-        RewardSettings(head="mlp", learn_from="judgements")
+@pytest.mark.parametrize("settings", [MLP, ADAPTER, FULL], ids=["mlp", "adapter", "full"])
+def test_every_head_learns_from_judgements(make: Make, trunk: Trunk, settings: RewardSettings) -> None:
+    project, rows = make("p"), letter_rows(120)
+    kinds = ["pair", "ranking", "rating", "thumbs"]
+    said = [line for place, kind in enumerate(kinds) for line in said_of(rows[place::4], kind)]
+    made = train_reward_model(project, settings.model_copy(update={"learn_from": "judgements"}), write_dataset(project, rows, said).id, trunk, seed=1)
+    assert made.facts["accuracy"]["value"] > 0.9
+    assert all(found["nats"] < math.log(2) - 0.05 for found in made.facts["held_out_surprise"].values())
 
 
-@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])
+@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER, FULL], ids=["linear", "mlp", "adapter", "full"])
 def test_every_head_learns_a_taste_for_a_letter(make: Make, trunk: Trunk, settings: RewardSettings) -> None:
     made = train(make("p"), trunk, letter_rows(120), settings)
     facts = made.facts
@@ -80,7 +92,7 @@ def test_every_head_learns_a_taste_for_a_letter(make: Make, trunk: Trunk, settin
     assert facts["n_train"] == 84
     assert 0 <= facts["ece"] < 0.4
     assert facts["log_loss"] < 0.5
-    assert not trunk.has_adapter(train_adapter.ROLE)
+    assert not trunk.has_adapter(train_trunk.ROLE)
 
 
 def test_trusted_minority_overrules_a_careless_majority(make: Make, trunk: Trunk) -> None:
@@ -141,8 +153,10 @@ def test_folds_keep_prompts_together_and_are_even() -> None:
 def test_mlp_keeps_each_members_best_step() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 40, 6, generator=generator)
-    data = Frozen(a, b, torch.rand(40, generator=generator).round(), torch.ones(40), [str(n) for n in range(40)])  # nothing to learn
-    fit = fit_frozen(data, RewardSettings(head="mlp", members=3, units=16, learning_rate=0.05, epochs=60, patience=5), 0, lambda **facts: None)
+    sides: list[list[Item]] = [[((n,), (side, n)) for n in range(40)] for side in (0, 1)]
+    pairs = Pairs(sides[0], sides[1], torch.rand(40, generator=generator).round(), torch.ones(40), [str(n) for n in range(40)])  # nothing to learn
+    settings = RewardSettings(head="mlp", members=3, units=16, learning_rate=0.05, epochs=60, patience=5)
+    fit, _ = fit_mlp(PairLesson(pairs, 0.01), torch.cat([a, b]), settings, 0, lambda **facts: None)
     assert len(fit.curve) < 60
     assert max(fit.facts["best_epochs"]) < len(fit.curve) - 4
 
@@ -186,7 +200,7 @@ def test_a_model_that_scores_all_alike_is_refused() -> None:
 # ---- the same inputs ----
 
 
-@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])
+@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER, FULL], ids=["linear", "mlp", "adapter", "full"])
 def test_same_inputs_and_seed_give_the_same_artifact(make: Make, tiny_model: Path, settings: RewardSettings) -> None:
     rows = letter_rows(40)
     ids = [train(make(name), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, settings, seed=3).id for name in "pq"]
@@ -219,18 +233,18 @@ def test_parents_settings_and_head_are_in_the_artifact(make: Make, trunk: Trunk)
 def test_a_resumed_adapter_run_equals_an_unbroken_one_to_the_bit(make: Make, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, kills: list[int]) -> None:
     rows = letter_rows(60)
     whole = train(make("whole"), open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER)
-    project, learn = make("cut"), train_adapter._Training.learn
+    project, learn = make("cut"), train_trunk.Training.learn
     for kill in kills:
 
-        def stop(training: train_adapter._Training, kill: int = kill) -> None:
+        def stop(training: train_trunk.Training, kill: int = kill) -> None:
             if training.step == kill:
                 raise KeyboardInterrupt
             learn(training)
 
-        monkeypatch.setattr(train_adapter._Training, "learn", stop)
+        monkeypatch.setattr(train_trunk.Training, "learn", stop)
         with pytest.raises(KeyboardInterrupt):
             train(project, open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER)
-    monkeypatch.setattr(train_adapter._Training, "learn", learn)
+    monkeypatch.setattr(train_trunk.Training, "learn", learn)
     assert train(project, open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER).id == whole.id
     assert not list((project.root / "cache" / "reward").glob("*"))  # the checkpoint has done its work
 

@@ -94,7 +94,9 @@ def reward(sources: Sources) -> Json | None:
     if training:
         figures.append(_learning(training, facts))
     counted = facts.get("n_held_out", (facts.get("accuracy") or {}).get("n"))
-    return {"facts": facts, "ceiling": card.get("ceiling"), "figures": figures, "n_held_out": counted}
+    page = sources.project.root / "reports" / f"card-{sources.artifacts['reward'].id}.html"
+    href = page.name if page.exists() else None
+    return {"facts": facts, "ceiling": card.get("ceiling"), "figures": figures, "n_held_out": counted, "fitness": facts.get("fitness"), "card": href}
 
 
 def _learning(training: list[Json], facts: Mapping[str, Any]) -> Json:

@@ -86,18 +86,18 @@ def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
     return Packed(torch.tensor(ids), torch.tensor(positions), lengths, [len(tree.responses) for tree in trees], spans)
 
 
-def packs(trees: Sequence[Tree], most: int) -> list[list[int]]:
-    """Indices of trees in groups of at most `most` tokens together (a larger tree is a group of its own), largest trees first: what doesn't fit in memory
-    fails at once."""
-    order = sorted(range(len(trees)), key=lambda index: (-trees[index].size, index))
+def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of trees in groups of at most `most` tokens together (a larger tree is a group of its own), largest first: what doesn't fit in memory fails
+    at once."""
+    order = sorted(range(len(sizes)), key=lambda index: (-sizes[index], index))
     groups: list[list[int]] = []
     room = 0
     for index in order:
-        if not groups or trees[index].size > room:
+        if not groups or sizes[index] > room:
             groups.append([])
             room = most
         groups[-1].append(index)
-        room -= trees[index].size
+        room -= sizes[index]
     return groups
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -155,6 +156,25 @@ class Trunk:
         logits: Tensor = self.head(rows).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
+    def normed(self, states: Tensor) -> Tensor:
+        """(N, H) states of any layer after the model's final norm, as if the layers above weren't there."""
+        norm = next(getattr(self._body, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(self._body, name))
+        output: Tensor = norm(states)
+        return output
+
+    def learnable(self) -> list[nn.Parameter]:
+        """Every weight below the output matrix, made to learn. For a trunk of one's own: these are the base weights themselves."""
+        self._body.requires_grad_(True)
+        return list(self._body.parameters())
+
+    def weights(self) -> dict[str, Tensor]:
+        """The same by name."""
+        return {name: parameter.detach() for name, parameter in self._body.named_parameters()}
+
+    def load_weights(self, file: Path) -> None:
+        """Take up what `weights` gave. For a trunk of one's own: it is another model then."""
+        self._body.load_state_dict(load_file(file))
+
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """(B, Q, H) states of Q more tokens, given a key-value cache that is extended in place.
 
@@ -226,7 +246,6 @@ class Trunk:
     def save_adapter(self, name: str, folder: Path) -> None:
         """Write an adapter in PEFT's format, safetensors and JSON, straight into `folder`."""
         from peft import get_peft_model_state_dict
-        from safetensors.torch import save_file
 
         assert self._peft is not None
         folder.mkdir(parents=True, exist_ok=True)
@@ -255,9 +274,11 @@ class Trunk:
         """Whether there is an adapter of that name."""
         return self._peft is not None and name in self._peft.peft_config
 
-    def adapter_parameters(self, name: str) -> list[nn.Parameter]:
-        """The trainable tensors of an adapter, fp32, in a fixed order."""
-        return [parameter for key, parameter in self._named() if f".{name}." in key and "lora_" in key]
+    def adapter_parameters(self, name: str, *, below: int | None = None) -> list[nn.Parameter]:
+        """The trainable tensors of an adapter, fp32, in a fixed order; with `below`, of that many lowest layers alone."""
+        wanted = None if below is None else tuple(f"{self._stack()}.{layer}." for layer in range(below))
+        mine = ((key, parameter) for key, parameter in self._named() if f".{name}." in key and "lora_" in key)
+        return [parameter for key, parameter in mine if wanted is None or key.startswith(wanted)]
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
         """The same tensors by name."""
@@ -297,10 +318,13 @@ class Trunk:
 
     def _linear_names(self, top_layers: int) -> list[str]:
         """The linear layers inside the uppermost transformer layers."""
-        stack = next(name for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == self.layers)
-        upper = tuple(f"{stack}.{index}." for index in range(self.layers - top_layers, self.layers))
+        upper = tuple(f"{self._stack()}.{index}." for index in range(self.layers - top_layers, self.layers))
         linear = (name for name, module in self.model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and "lora_" not in name)
         return [name.removesuffix(".base_layer") for name in linear if name.startswith(upper)]
+
+    def _stack(self) -> str:
+        """The name of the list of transformer layers in the model."""
+        return next(str(name) for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == self.layers)
 
     def _lora_layers(self, name: str) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer) and name in module.lora_A]

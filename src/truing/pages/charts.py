@@ -52,6 +52,45 @@ def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", fro
     return _figure(parts, label + ": " + "; ".join(_in_words(line, x_name) for line in lines if line.points))
 
 
+class Estimate(NamedTuple):
+    """A point with its interval; None for a bound that nobody knows."""
+
+    x: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+def estimates_chart(rows: Sequence[Estimate], *, label: str, x_name: str, curve: Sequence[Point] = (), log_x: bool = True, percent: bool = False) -> Markup:
+    """Measured points with their intervals, and a curve through them where one was fitted; it may go on beyond the last.
+
+    Args:
+        rows:    at least one.
+        curve:   in order of x.
+        label:   what it shows, for who can't see it.
+        x_name:  the unit of x, which is above 0 where `log_x`.
+        percent: whether y is a share.
+    """
+    across = math.log10 if log_x else float
+    xs = [row.x for row in rows] + [x for x, _ in curve]
+    ys = [y for row in rows for y in (row.value, row.low, row.high) if y is not None] + [y for _, y in curve]
+    ticks = nice_ticks(min(ys), max(ys))
+    x_at, y_at = _scale(across(min(xs)), across(max(xs)), 100), _scale(ticks[-1], ticks[0], PLOT)
+    parts = [*_grid(ticks, y_at, percent=percent), *_x_ticks([(across(x), x) for x in sorted({min(xs), rows[-1].x, max(xs)})], x_at, x_name)]
+    if curve:
+        parts.append(_curve([(x_at(across(x)) * GRID / 100, y_at(y)) for x, y in curve], "quiet"))
+    words = _percent if percent else _plain
+    said = []
+    for row in rows:
+        x, bounds = _short(x_at(across(row.x))), ""
+        if row.low is not None and row.high is not None:
+            bounds = f", {words(row.low)} to {words(row.high)}"
+            parts.append(Markup('<line class="whisker" x1="{0}%" x2="{0}%" y1="{1}" y2="{2}"/>').format(x, _short(y_at(row.high)), _short(y_at(row.low))))
+        said.append(f"{words(row.value)}{bounds} at {_plain(row.x)} {x_name}")
+        parts.append(_dot(x_at(across(row.x)), y_at(row.value), 4, "main", said[-1]))
+    return _figure(parts, f"{label}: {'; '.join(said)}")
+
+
 def reliability_chart(rows: Sequence[tuple[float, float, int]], *, label: str) -> Markup:
     """Predicted against observed shares; the diagonal is perfect, a dot's area is its number of pairs.
 

@@ -11,6 +11,7 @@ class TuneSettings(Settings):
     """Tuning the policy. Defaults are for LoRA on a small model; docs/tune.md says why each."""
 
     algorithm: Literal["ppo", "rloo"] = Field("ppo", description="ppo (learned value head) or rloo (siblings as baseline)")
+    unfit: bool = Field(False, description="tune even against a reward model whose card says that it is not fit")
     updates: int = Field(20, ge=1, description="how often new answers are drawn and learned from")
     samples: int = Field(32, ge=2, description="answers drawn for an update")
     group_size: int = Field(4, ge=1, description="answers drawn for each prompt; samples must be a multiple")

@@ -152,7 +152,7 @@ def by_prompt(items: Sequence[Item], most: int) -> tuple[list[Tree], list[list[i
 def _in_a_row(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec, row: int) -> Iterator[tuple[list[int], list[Tensor]]]:
     """Indices and what is read of them, a forward pass at a time."""
     trees, places = by_prompt(short, row)
-    for group in packs(trees, row):
+    for group in packs([tree.size for tree in trees], row):
         packed = pack([trees[tree] for tree in group], trunk.pad_id)
         hidden = trunk.packed_layers(packed, spec.layers)
         rows = [_read({layer: hidden[layer][start:end] for layer in spec.layers}, spec) for start, end in packed.spans]
@@ -197,7 +197,7 @@ class FeatureCache:
         """Keys in the order in which they are computed, a forward pass' worth at a time, the responses of a prompt together."""
         keys = list(missing)
         trees, places = by_prompt([missing[key] for key in keys], ROW)
-        return [[keys[index] for tree in group for index in places[tree]] for group in packs(trees, ROW)]
+        return [[keys[index] for tree in group for index in places[tree]] for group in packs([tree.size for tree in trees], ROW)]
 
     def _compute(self, missing: Mapping[str, Item], groups: Sequence[Sequence[str]]) -> Iterator[dict[str, Tensor]]:
         """Features of `missing`; every `SHARD` of them are written down."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from truing.errors import UserError
 
+WEIGHTS = "weights.safetensors"  # of a trunk of its own
+
 
 class Scores(NamedTuple):
     """mean: (N,) normalised scores. std: (N,) spread of the members in the same unit, population form; 0 with one member."""

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from truing.artifacts import load_artifact
 from truing.errors import UserError
+from truing.models.registry import ModelSettings
 from truing.models.sequences import Batch
-from truing.models.trunk import Trunk
+from truing.models.trunk import Trunk, open_trunk
 from truing.reward.features import FeatureSpec, Item, features, pool
-from truing.reward.heads import Head, Scores, load_head
-from truing.reward.train_adapter import adapted
+from truing.reward.heads import WEIGHTS, Head, Scores, load_head
+from truing.reward.train_trunk import learned_states
 from truing.store.project import Project
 
 Turns = Sequence[Mapping[str, str]]  # a conversation that ends with a user turn
@@ -34,21 +35,23 @@ class RewardModel:
     Attributes:
         id: its artifact.
         spec: what it reads of the trunk, and of how many last tokens.
-        adapter: name of its adapter in the trunk; None where it reads the base model's frozen states.
+        trunk: the shared one, or its own where every weight was trained.
+        adapter: name of its adapter in the trunk, if it has one.
+        frozen: whether it reads the base model's states.
     """
 
-    def __init__(self, artifact_id: str, head: Head, spec: FeatureSpec, trunk: Trunk, adapter: str | None) -> None:
-        self.id, self.head, self.spec, self.trunk, self.adapter = artifact_id, head, spec, trunk, adapter
+    def __init__(self, artifact_id: str, head: Head, spec: FeatureSpec, trunk: Trunk, *, adapter: str | None = None, frozen: bool = True) -> None:
+        self.id, self.head, self.spec, self.trunk, self.adapter, self.frozen = artifact_id, head, spec, trunk, adapter, frozen
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
-        """Layers of the base that `score_hidden` needs; empty where the model has an adapter and needs a pass of its own."""
-        return self.spec.layers if self.adapter is None else ()
+        """Layers of the base that `score_hidden` needs; empty where the model needs a pass of its own."""
+        return self.spec.layers if self.frozen else ()
 
     @property
     def longest(self) -> int:
         """Tokens of prompt and response together up to which `score_hidden` can be used; 0 where it can't."""
-        return self.spec.max_tokens if self.adapter is None else 0
+        return self.spec.max_tokens if self.frozen else 0
 
     def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         """As `score`."""
@@ -63,7 +66,7 @@ class RewardModel:
         items: list[Item] = [(tuple(prompt), tuple(response)) for prompt, response in zip(prompts, responses, strict=True)]
         if not items:
             return [], []
-        return _lists(self.head.scores(self._features(items)))
+        return _lists(self.head.scores(self.states(items)))
 
     def score_texts(self, prompts: Sequence[Turns], responses: Sequence[str]) -> tuple[list[float], list[float]]:
         """As `score_with_std`, of finished answers that came as text."""
@@ -78,19 +81,20 @@ class RewardModel:
             batch: what they are the states of.
 
         Raises:
-            ValueError: the model has an adapter, or a sequence is longer than what the model reads.
+            ValueError: the model reads a trunk that has learned, or a sequence is longer than what the model reads.
         """
-        if self.adapter is not None:
-            raise ValueError("this reward model has an adapter: the base's hidden states are not what it reads")
+        if not self.frozen:
+            raise ValueError("this reward model's trunk has learned: the base's hidden states are not what it reads")
         if int(batch.lengths.max()) > self.spec.max_tokens:
             raise ValueError(f"a sequence of {int(batch.lengths.max())} tokens; this reward model reads the last {self.spec.max_tokens}: use score()")
         return _lists(self.head.scores(pool(hidden, batch, self.spec)))
 
-    def _features(self, items: Sequence[Item]) -> Tensor:
-        if self.adapter is None:
+    def states(self, items: Sequence[Item]) -> Tensor:
+        """(N, D) what the head reads of each response."""
+        if self.frozen:
             return features(self.trunk, items, self.spec)
         with torch.no_grad(), self.trunk.using(self.adapter):
-            return adapted(self.trunk, items, self.spec)
+            return learned_states(self.trunk, items, self.spec)
 
     def close(self) -> None:
         """Take its adapter out of the trunk; one without an adapter has nothing to give back."""
@@ -112,12 +116,16 @@ def load_reward_model(project: Project, artifact_id: str, trunk: Trunk) -> Rewar
             fix=f"set model.name={facts['model']} (and model.dtype as it was), or train again with `truing reward train`",
         )
     spec = FeatureSpec(tuple((how, layer) for how, layer in facts["readings"]), facts["max_tokens"])
-    adapter = None
-    if facts["head"] == "adapter":
-        adapter = artifact_id  # "reward-" and a hash: no dots, which PEFT can't take in a name
-        if not trunk.has_adapter(adapter):
-            trunk.load_adapter(adapter, artifact.path / "adapter")
-    return RewardModel(artifact_id, load_head(artifact.path / "head.safetensors"), spec, trunk, adapter)
+    head = load_head(artifact.path / "head.safetensors")
+    if facts["head"] == "full":
+        own = open_trunk(ModelSettings(name=facts["model"], dtype="fp32"))
+        own.load_weights(artifact.path / WEIGHTS)
+        return RewardModel(artifact_id, head, spec, own, frozen=False)
+    if facts["head"] == "adapter":  # its name, "reward-" and a hash, has no dots, which PEFT can't take
+        if not trunk.has_adapter(artifact_id):
+            trunk.load_adapter(artifact_id, artifact.path / "adapter")
+        return RewardModel(artifact_id, head, spec, trunk, adapter=artifact_id, frozen=False)
+    return RewardModel(artifact_id, head, spec, trunk)
 
 
 def _lists(scores: Scores) -> tuple[list[float], list[float]]:

@@ -4,40 +4,50 @@ pairs → features (or LoRA) → head fitted by Bradley-Terry → normalised on 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
+from safetensors.torch import save_file
 from sqlalchemy import select
-from torch import Tensor
+from torch import Tensor, nn
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import Settings
 from truing.console import say
-from truing.models.trunk import Trunk
+from truing.models.registry import ModelSettings
+from truing.models.trunk import Trunk, open_trunk
 from truing.reward.card import measure
-from truing.reward.features import FeatureCache, FeatureSpec, Item, Pooling, item_key, readings_at
-from truing.reward.heads import save_head
-from truing.reward.train_adapter import ROLE, adapted, adapter_spec, fit_adapter
-from truing.reward.train_frozen import Fit, Frozen, fit_frozen
-from truing.reward.train_judged import fit_judged, held_out_surprise, read_said
+from truing.reward.card_accuracy import question_kinds
+from truing.reward.card_slopes import sides_shown
+from truing.reward.features import FeatureCache, FeatureSpec, Item, item_key, readings_at
+from truing.reward.heads import WEIGHTS, save_head
+from truing.reward.judged import Scales
+from truing.reward.lessons import Lesson, PairLesson, SaidLesson, read_said
+from truing.reward.train_frozen import Fit, Frozen, fit_linear
+from truing.reward.train_judged import fit_judged, held_out_surprise
+from truing.reward.train_mlp import fit_mlp
 from truing.reward.train_pairs import Row, read_rows, require_rows, response_of, tokenised
+from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Sample
 
 BASE = "base"
+FROZEN = ("linear", "mlp")  # heads that read what the base makes of a response
 
 
 class RewardSettings(Settings):
     """What the reward model reads, how it is fitted, and when it stops."""
 
-    head: Literal["linear", "mlp", "adapter"] = Field("linear", description="linear and mlp read frozen features; adapter is LoRA with a scalar head")
+    head: Literal["linear", "mlp", "adapter", "full"] = Field(
+        "linear", description="linear and mlp read frozen features; adapter is LoRA with a scalar head, full trains every weight of a copy of the model"
+    )
     learn_from: Literal["pairs", "judgements"] = Field(
-        "pairs", description="pairs: what judgements come to for each two responses; judgements: what people said as they said it (linear alone)"
+        "pairs", description="pairs: what judgements come to for each two responses; judgements: what people said as they said it"
     )
     readings: tuple[str, ...] = Field(
         ("last@1.0", "mean@0.6", "max@0.3", "max@0.6"),
@@ -53,25 +63,27 @@ class RewardSettings(Settings):
     l2: float | None = Field(None, gt=0, description="linear: strength of L2 on standardised features; none = chosen by cross-validation over prompts")
     units: int = Field(32, ge=1, description="mlp: hidden units")
     epochs: int = Field(400, ge=1, description="mlp: most passes over the pairs")
-    adapter_epochs: int = Field(2, ge=1, description="adapter: most passes over the pairs")
     patience: int = Field(20, ge=1, description="checks without a better validation loss after which the fit stops; mlp checks every pass")
-    learning_rate: float = Field(1e-3, gt=0, description="of the mlp, and of the adapter's scalar head")
-    weight_decay: float = Field(0.1, ge=0, description="mlp and adapter: AdamW's decay per step, times the learning rate")
+    learning_rate: float = Field(1e-3, gt=0, description="of the mlp, and of the scalar head of adapter and full")
+    weight_decay: float = Field(0.1, ge=0, description="all but linear: AdamW's decay per step, times the learning rate")
+    trunk_epochs: int = Field(2, ge=1, description="adapter and full: most passes over the judgements")
+    trunk_reading: str = Field("last@1.0", description="adapter and full: what the head reads; layers above it aren't run")
     adapter_learning_rate: float = Field(2e-4, gt=0, description="adapter: of LoRA")
-    adapter_pooling: Pooling = Field("last", description="adapter: what is read of the last layer: last, mean or max")
+    full_learning_rate: float = Field(1e-5, gt=0, description="full: of the model's weights")
     rank: int = Field(8, ge=1, description="adapter: rank of LoRA")
     alpha: float = Field(16.0, gt=0, description="adapter: LoRA is scaled by alpha / rank")
-    top_layers: int | None = Field(None, ge=1, description="adapter: adapt only that many upper layers; none = all")
-    batch_pairs: int = Field(16, ge=1, description="adapter: pairs in a step")
-    clip_gradient: float = Field(1.0, gt=0, description="adapter: largest norm of a step's gradient")
-    check_every: int = Field(20, ge=1, description="adapter: steps between two validations")
-    checkpoint_every: int = Field(10, ge=1, description="adapter: steps that a killed run can lose")
+    top_layers: int | None = Field(None, ge=1, description="adapter: adapt only that many layers below the reading; none = all")
+    batch_pairs: int = Field(16, ge=1, description="adapter and full: judgements in a step, more where a prompt has more")
+    row_tokens: int = Field(1024, ge=1, description="adapter and full: tokens in memory at a time; changes speed and memory, not the result")
+    clip_gradient: float = Field(1.0, gt=0, description="adapter and full: largest norm of a step's gradient")
+    check_every: int = Field(20, ge=1, description="adapter and full: steps between two validations")
+    checkpoint_every: int = Field(10, ge=1, description="adapter and full: steps that a killed run can lose")
 
-    @model_validator(mode="after")
-    def _can_learn(self) -> Self:
-        if self.learn_from == "judgements" and self.head != "linear":
-            raise ValueError(f"learn_from = judgements is for the linear head, not for {self.head}")
-        return self
+    @field_validator("trunk_reading")
+    @classmethod
+    def _is_a_reading(cls, value: str) -> str:
+        readings_at([value], 1)
+        return value
 
     @field_validator("readings")
     @classmethod
@@ -95,9 +107,10 @@ class Work(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A normalised head and the scores it gives. held_out: (N, 2), of a and b. reference: (R,)."""
+    """A normalised head, the trunk that it reads, and the scores it gives. held_out: (N, 2), of a and b. reference: (R,)."""
 
     fit: Fit
+    trunk: Trunk
     spec: FeatureSpec
     held_out: Tensor
     reference: Tensor
@@ -123,7 +136,7 @@ def train_reward_model(
         round_id: the round that asks for it.
 
     Returns:
-        an artifact of kind "reward": head.safetensors, adapter/ where the head is one, card.json, held_out.jsonl.
+        an artifact of kind "reward": head.safetensors, adapter/ or weights.safetensors where the trunk learned, card.json, held_out.jsonl.
 
     Raises:
         UserError: too few preferences to learn from, or none to measure with.
@@ -148,7 +161,7 @@ def train_reward_model(
 def _make(work: Work) -> Artifact:
     checkpoint = work.project.root / "cache" / "reward" / f"{work.run.key[:32]}.safetensors"
     try:
-        fitted = _fit_adapter(work, checkpoint) if work.settings.head == "adapter" else _fit_frozen(work)
+        fitted = _fit_frozen(work) if work.settings.head in FROZEN else _fit_trunk(work, checkpoint)
         artifact = _write(work, fitted)
     finally:
         if work.trunk.has_adapter(ROLE):
@@ -159,50 +172,77 @@ def _make(work: Work) -> Artifact:
 
 
 def _fit_frozen(work: Work) -> Fitted:
-    if work.settings.learn_from == "judgements":
-        return _fit_said(work)
     settings, trunk = work.settings, work.trunk
-    pairs, tests = tokenised(work.train, trunk), tokenised(work.held_out, trunk)
+    (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
     spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-    parts = [pairs.a, pairs.b, tests.a, tests.b, work.reference]
-    found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
-    a, b, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
-    fit = fit_frozen(Frozen(a, b, pairs.target, pairs.weight, pairs.prompts), settings, work.seed, work.run.progress)
-    return _normalised(fit, spec, test_a, test_b, reference)
-
-
-def _fit_said(work: Work) -> Fitted:
-    settings, trunk = work.settings, work.trunk
-    (told, unseen), tests = read_said(work.dataset, trunk), tokenised(work.held_out, trunk)
-    spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-    parts = [told.responses, unseen.responses, tests.a, tests.b, work.reference]
+    parts = [lesson.responses, unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
     seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
-    fit, scales = fit_judged(told, seen, settings, work.seed, work.run.progress)
-    with torch.no_grad():
-        facts = fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(held_out), scales)}
-    return _normalised(fit._replace(facts=facts), spec, test_a, test_b, reference)
+    fit, beside = fit_frozen(lesson, seen, settings, work.seed, work.run.progress)
+    return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, test_a, test_b, reference)
 
 
-def _fit_adapter(work: Work, checkpoint: Path) -> Fitted:
-    trunk, spec = work.trunk, adapter_spec(work.trunk, work.settings)
-    pairs, tests = tokenised(work.train, trunk), tokenised(work.held_out, trunk)
-    fit = fit_adapter(trunk, pairs, work.settings, work.seed, checkpoint, work.run.progress)
-    with torch.no_grad(), trunk.using(ROLE):
-        parts = [adapted(trunk, items, spec) for items in (tests.a, tests.b, work.reference)]
-    return _normalised(fit, spec, *parts)
+def _fit_trunk(work: Work, checkpoint: Path) -> Fitted:
+    settings = work.settings
+    trunk = work.trunk if settings.head == "adapter" else open_trunk(ModelSettings(name=work.trunk.name, dtype="fp32"))
+    spec = trunk_spec(trunk, settings)
+    (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
+    fit, beside = fit_trunk(trunk, lesson, settings, work.seed, checkpoint, work.run.progress)
+    parts = [unseen.responses if unseen else [], tests.a, tests.b, work.reference]
+    with torch.no_grad(), trunk.using(ROLE if settings.head == "adapter" else None):
+        held_out, *rest = (learned_states(trunk, items, spec) for items in parts)
+    return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, *rest)
 
 
-def _normalised(fit: Fit, spec: FeatureSpec, a: Tensor, b: Tensor, reference: Tensor) -> Fitted:
+def lessons(dataset: Artifact, train: list[Row], trunk: Trunk, settings: RewardSettings) -> tuple[Lesson, SaidLesson | None]:
+    """What there is to learn from, and the held-out judgements where the model learns from judgements."""
+    if settings.learn_from == "judgements":
+        return read_said(dataset, trunk, settings.centre)
+    return PairLesson(tokenised(train, trunk), settings.centre), None
+
+
+def fit_frozen(lesson: Lesson, features: Tensor, settings: RewardSettings, seed: int, beat: Callable[..., None]) -> tuple[Fit, list[nn.Module]]:
+    """Fit the head that the settings name to frozen features.
+
+    Args:
+        features: (S, D) of the lesson's responses, as the trunk gave them.
+        beat: called often with how far the fit is.
+
+    Returns:
+        the head, and what each member learned beside its scores.
+    """
+    if settings.head == "mlp":
+        return fit_mlp(lesson, features, settings, seed, beat)
+    if isinstance(lesson, SaidLesson):
+        fit, scales = fit_judged(lesson, features, settings, seed, beat)
+        return fit, list(scales)
+    assert isinstance(lesson, PairLesson)
+    first, second = lesson.places()
+    data = Frozen(features[first], features[second], lesson.pairs.target, lesson.pairs.weight, lesson.prompts)
+    return fit_linear(data, settings, seed, beat), []
+
+
+@torch.no_grad()
+def _with_surprise(fit: Fit, unseen: SaidLesson | None, states: Tensor, beside: list[nn.Module]) -> Fit:
+    """The fit with how surprising it finds the held-out judgements, where it learned from judgements."""
+    if unseen is None:
+        return fit
+    scales = [own for own in beside if isinstance(own, Scales)]
+    return fit._replace(facts=fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(states), scales)})
+
+
+def _normalised(fit: Fit, trunk: Trunk, spec: FeatureSpec, a: Tensor, b: Tensor, reference: Tensor) -> Fitted:
     fit.head.normalise_on(reference)
     scores = [fit.head.scores(features).mean for features in (a, b, reference)]
-    return Fitted(fit, spec, torch.stack(scores[:2], 1), scores[2])
+    return Fitted(fit, trunk, spec, torch.stack(scores[:2], 1), scores[2])
 
 
 def _write(work: Work, fitted: Fitted) -> Artifact:
     settings, head, spec = work.settings, fitted.fit.head, fitted.spec
-    lengths = [len(response) for _, response in work.reference]
-    facts, card, rows = measure(work.train, work.held_out, fitted.held_out, fitted.reference, lengths, std=float(head.std), seed=work.seed)
+    facts, card, rows = measure(
+        work.train, work.held_out, fitted.held_out, fitted.reference, work.reference, std=float(head.std), mean=float(head.member_mean.mean()),
+        members=settings.members, kinds=question_kinds(work.dataset), sides=sides_shown(work.project, work.held_out), seed=work.seed,
+    )  # fmt: skip
     facts |= {
         "head": settings.head, "layer": _in_words(spec.layers), "readings": [list(reading) for reading in spec.readings], "max_tokens": spec.max_tokens,
         "members": settings.members, "mean": float(head.member_mean.mean()), "std": float(head.std), "n_train": len(work.train),
@@ -214,6 +254,8 @@ def _write(work: Work, fitted: Fitted) -> Artifact:
         save_head(head, folder / "head.safetensors")
         if settings.head == "adapter":
             work.trunk.save_adapter(ROLE, folder / "adapter")
+        if settings.head == "full":
+            save_file({name: weight.contiguous() for name, weight in sorted(fitted.trunk.weights().items())}, folder / WEIGHTS)
         (folder / "card.json").write_text(json.dumps(card, sort_keys=True, indent=1, allow_nan=False), encoding="utf-8")
         (folder / "held_out.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Fits of the heads that read frozen features: linear and mlp.
+"""Fit of the linear head, which reads frozen features, to pairs. The problem is convex, so that it is solved and not walked towards.
 
 Shapes: N pairs, D features (standardised on the training responses), K members.
 """
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from truing.console import track
-from truing.reward.heads import Head, LinearHead, MLPHead
+from truing.reward.heads import Head, LinearHead
 from truing.reward.losses import bradley_terry
 from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
-from truing.store.ids import seed_from
 
 if TYPE_CHECKING:
     from truing.reward.train import RewardSettings
@@ -39,26 +38,15 @@ class Frozen(NamedTuple):
     prompts: Sequence[str]
 
 
-def fit_frozen(data: Frozen, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> Fit:
-    """Fit the head that the settings name.
+def fit_linear(data: Frozen, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> Fit:
+    """Choose the strength of L2 by cross-validation over prompts, then fit each member with its own weights.
 
     Args:
         beat: called often with how far the fit is.
     """
-    width = data.a.shape[1]
-    head = LinearHead(width, settings.members) if settings.head == "linear" else MLPHead(width, settings.members, settings.units, seed=seed_from(seed, "head"))
+    head = LinearHead(data.a.shape[1], settings.members)
     head.standardise_on(torch.cat([data.a, data.b]))
-    inputs = data._replace(a=head.standardised(data.a), b=head.standardised(data.b))
-    if isinstance(head, LinearHead):
-        return _fit_linear(head, inputs, settings, seed, beat)
-    return _fit_mlp(head, inputs, settings, seed, beat)
-
-
-# ---- linear ----
-
-
-def _fit_linear(head: LinearHead, data: Frozen, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> Fit:
-    """Choose the strength of L2 by cross-validation over prompts, then fit each member with its own weights."""
+    data = data._replace(a=head.standardised(data.a), b=head.standardised(data.b))
     curve = [] if settings.l2 is not None else _l2_path(data, settings, seed, beat)
     l2 = settings.l2 if settings.l2 is not None else min(curve, key=lambda row: (row["log_loss"], -row["l2"]))["l2"]
     heeds = bootstrap_weights(data.prompts, settings.members, seed)
@@ -105,70 +93,6 @@ def solve_linear(data: Frozen, l2: float, centre: float, *, start: Tensor | None
 
     optimizer.step(loss)
     return weight.detach()
-
-
-# ---- mlp ----
-
-
-def _fit_mlp(head: MLPHead, data: Frozen, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> Fit:
-    """Full-batch AdamW, all members at once. Each stops at its own best step on the prompts of a fold of its own, which it doesn't learn from."""
-    folds = min(settings.folds, len(set(data.prompts)))
-    fold = folds_by_prompt(data.prompts, folds, seed)
-    left_out = torch.stack([fold == member % folds for member in range(settings.members)]).float()  # (K, N)
-    learn = bootstrap_weights(data.prompts, settings.members, seed) * data.weight * (1 - left_out)
-    check = left_out * data.weight
-    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    best = BestOf(head)
-    curve: list[dict[str, Any]] = []
-    for epoch in track(range(settings.epochs), "reward fit", settings.epochs, stats=lambda: f"validation loss {curve[-1]['validation_loss']:.4f}"):
-        beat(step="fit", done=epoch, total=settings.epochs)
-        optimizer.zero_grad()
-        a, b = head.raw(data.a), head.raw(data.b)  # (N, K)
-        losses = [bradley_terry(a[:, k], b[:, k], target=data.target, weight=learn[k], centre=settings.centre) for k in range(settings.members)]
-        with torch.no_grad():
-            checks = torch.stack([bradley_terry(a[:, k], b[:, k], target=data.target, weight=check[k]) for k in range(settings.members)])
-        curve.append({"epoch": epoch, "train_loss": torch.stack(losses).mean().item(), "validation_loss": checks.mean().item()})
-        best.see(checks)
-        if best.waited >= settings.patience:
-            break
-        torch.stack(losses).sum().backward()
-        optimizer.step()
-    best.restore()
-    return Fit(head, curve, {"best_epochs": best.steps.tolist()})
-
-
-class BestOf:
-    """Remembers each member's parameters, (K, ...), where its validation loss was least.
-
-    Attributes:
-        steps: (K,) when that was.
-        waited: calls of `see` since any member got better.
-    """
-
-    def __init__(self, head: MLPHead) -> None:
-        self._head = head
-        self._kept = [parameter.detach().clone() for parameter in head.parameters()]
-        self._least = torch.full((len(head.member_mean),), torch.inf)
-        self.steps = torch.zeros(len(head.member_mean), dtype=torch.long)
-        self.waited = -1
-        self._calls = 0
-
-    @torch.no_grad()
-    def see(self, losses: Tensor) -> None:
-        """Take in the validation loss of each member, (K,), with the parameters the head has now."""
-        better = losses < self._least
-        self._least = torch.where(better, losses, self._least)
-        self.steps[better] = self._calls
-        for kept, parameter in zip(self._kept, self._head.parameters(), strict=True):
-            kept[better] = parameter[better]
-        self._calls += 1
-        self.waited = 0 if bool(better.any()) else self.waited + 1
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Give the head its best parameters back."""
-        for kept, parameter in zip(self._kept, self._head.parameters(), strict=True):
-            parameter.copy_(kept)
 
 
 def agreement(margin: Tensor, target: Tensor) -> Tensor:

@@ -3,82 +3,23 @@
 Shapes: S responses, D features (standardised on the training responses), K members.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from truing.artifacts import Artifact
 from truing.console import track
-from truing.models.trunk import Trunk
-from truing.reward.features import Item
 from truing.reward.heads import LinearHead
-from truing.reward.judged import Forms, Judged, Said, Scales, forms_of, judged, surprise, surprises
+from truing.reward.judged import Judged, Scales, surprise, surprises
+from truing.reward.lessons import SaidLesson
 from truing.reward.losses import mean_zero
 from truing.reward.train_frozen import L2_GRID, Fit
-from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt, response_of
-from truing.store.tables import Kind, Split
+from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
+from truing.store.tables import Kind
 
 if TYPE_CHECKING:
     from truing.reward.train import RewardSettings
-
-SAID = "said.jsonl"
-
-
-@dataclass(frozen=True)
-class Told:
-    """Judgements of some prompts.
-
-    Attributes:
-        responses: tokens of each response with its prompt, every one once.
-        said: judgements, whose responses go by their places there.
-        prompts: the prompt's id of each judgement.
-        nats_a_step: log-odds that a step of a pair's strength stands for.
-        forms: of the whole dataset.
-    """
-
-    responses: list[Item]
-    said: list[Said]
-    prompts: list[str]
-    nats_a_step: float
-    forms: Forms
-
-    def tensors(self, heed: Mapping[str, float] | None = None) -> Judged:
-        """All of it, each judgement weighed by how much its prompt is heeded; a prompt that isn't there is left out. None: all alike."""
-        if heed is None:
-            return judged(self.said, self.nats_a_step, self.forms)
-        heeded = [one._replace(trust=one.trust * heed[prompt]) for one, prompt in zip(self.said, self.prompts, strict=True) if heed.get(prompt)]
-        return judged(heeded, self.nats_a_step, self.forms)
-
-
-def read_said(dataset: Artifact, trunk: Trunk) -> tuple[Told, Told]:
-    """The train part and the held-out part of a dataset, as token ids."""
-    step = float(dataset.manifest["settings"]["preferences"]["nats_a_step"])
-    with (dataset.path / SAID).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    train, held_out = (_told([row for row in rows if row["split"] == split], trunk, step) for split in (Split.TRAIN, Split.HELD_OUT))
-    forms = forms_of([*train.said, *held_out.said])
-    return replace(train, forms=forms), replace(held_out, forms=forms)
-
-
-def _told(rows: Sequence[Mapping[str, Any]], trunk: Trunk, step: float) -> Told:
-    responses: list[Item] = []
-    place: dict[str, int] = {}
-    said: list[Said] = []
-    prompts: list[str] = []
-    for row in rows:
-        asked = tuple(trunk.prompt_ids(row["turns"]))
-        for response in row["responses"]:
-            if response["sample_id"] not in place:
-                place[response["sample_id"]] = len(responses)
-                responses.append((asked, response_of(response, trunk)))
-        about = tuple(place[response["sample_id"]] for response in row["responses"])
-        said += [Said(row["kind"], about, one["answer"], one["trust"]) for one in row["said"]]
-        prompts += [row["prompt_id"]] * len(row["said"])
-    return Told(responses, said, prompts, step, forms_of(said))
 
 
 class JudgedFit(NamedTuple):
@@ -88,7 +29,7 @@ class JudgedFit(NamedTuple):
     scales: list[Scales]
 
 
-def fit_judged(told: Told, features: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> JudgedFit:
+def fit_judged(told: SaidLesson, features: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> JudgedFit:
     """Choose the strength of L2 by cross-validation over prompts, then fit each member with its own weights.
 
     Args:
@@ -135,7 +76,7 @@ def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | 
     return weight.detach(), scales
 
 
-def held_out_surprise(told: Told, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
+def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
     """Of each kind that was held out: nats of a judgement in the mean, by the mean over members of its likelihood's log, and how many there are.
 
     Args:
@@ -151,7 +92,7 @@ def held_out_surprise(told: Told, raw: Tensor, scales: Sequence[Scales]) -> dict
     return found
 
 
-def _l2_path(told: Told, x: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
+def _l2_path(told: SaidLesson, x: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
     """A row for each strength: mean surprise on the prompts left out."""
     prompts = sorted(set(told.prompts))
     folds = min(settings.folds, len(prompts))

@@ -1,0 +1,156 @@
+"""The stage behind `truing reward card`: what takes longer to know of a reward model than its training had time for.
+
+Each look is kept as soon as it is done, so that an interrupted card goes on from there.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from truing.artifacts import Artifact, load_artifact, write_artifact
+from truing.config import write_atomically
+from truing.console import say
+from truing.errors import UserError
+from truing.models.trunk import Trunk
+from truing.reward.audit import audit
+from truing.reward.card import reward_card
+from truing.reward.card_ensemble import spread_against_error
+from truing.reward.card_invariance import invariance
+from truing.reward.card_ratings import against_ratings, rated_responses
+from truing.reward.features import FeatureCache, Item
+from truing.reward.learning_curve import learning_curve, parts_of
+from truing.reward.red_team import red_team
+from truing.reward.refit import refitting
+from truing.reward.score import RewardModel, load_reward_model
+from truing.reward.train_pairs import read_rows, response_of, tokenised
+from truing.store.project import Project, record_artifact
+from truing.store.runs import StageRun, stage_run
+
+CARD = "card.json"
+PARTS_VERSION = 1  # of what the looks measure; raised when one of them changes
+
+
+def make_card(project: Project, reward_id: str, trunk: Trunk, *, round_id: int | None = None) -> Artifact:
+    """Look at a reward model from all sides, or answer with the card that was made of it before.
+
+    Args:
+        trunk: the base model; it comes back as it was.
+        round_id: the round that asks for it.
+
+    Returns:
+        an artifact of kind "card": card.json holds what was measured at training and all looks; its facts hold the verdict.
+
+    Raises:
+        UserError: there is no such model, it has no card from its training, or it was trained on other weights.
+    """
+    artifact = load_artifact(project.artifacts, reward_id)
+    if artifact.kind != "reward" or "fitness" not in artifact.facts:
+        raise UserError(f"{reward_id} has no card from its training", fix="train it again with `truing reward train --force`, or name another reward model")
+    with stage_run(project, "card", {"reward": reward_id, "model": trunk.fingerprint, "version": PARTS_VERSION}, round_id=round_id) as run:
+        if not run.answered:
+            run.result = {"artifact": _make(project, artifact, trunk, run).id}
+    return load_artifact(project.artifacts, run.result["artifact"])
+
+
+def read_card(artifact: Artifact) -> dict[str, Any]:
+    """Everything that a card holds."""
+    found: dict[str, Any] = json.loads((artifact.path / CARD).read_text(encoding="utf-8"))
+    return found
+
+
+def _make(project: Project, artifact: Artifact, trunk: Trunk, run: StageRun) -> Artifact:
+    kept = project.root / "cache" / "card" / run.key[:32]
+    if project.force:
+        shutil.rmtree(kept, ignore_errors=True)
+    model = load_reward_model(project, artifact.id, trunk)
+    try:
+        card = reward_card(project, artifact.id) | _Looks(project, artifact, model, run).all(kept)
+    finally:
+        model.close()
+
+    def fill(folder: Path) -> None:
+        (folder / CARD).write_text(json.dumps(card, sort_keys=True, indent=1, allow_nan=False), encoding="utf-8")
+
+    facts = {"reward": artifact.id, "fitness": card["fitness"], "accuracy": card["accuracy"]}
+    made = write_artifact(project.artifacts, "card", fill, parents=[artifact.id], seed=artifact.manifest["seed"], facts=facts)
+    record_artifact(project, made.id, made.manifest)
+    shutil.rmtree(kept, ignore_errors=True)
+    return made
+
+
+class _Looks:
+    """A reward model with the dataset that it was trained on, and the looks at it."""
+
+    def __init__(self, project: Project, artifact: Artifact, model: RewardModel, run: StageRun) -> None:
+        self.project, self.artifact, self.model, self.run = project, artifact, model, run
+        self.seed = int(artifact.manifest["seed"])
+        self.dataset = next(load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-"))
+        self.train, self.held_out = read_rows(self.dataset)
+
+    def all(self, folder: Path) -> dict[str, Any]:
+        """Name → what each look found; those that `folder` has are read from it."""
+        looks: dict[str, tuple[str, Callable[[], Any]]] = {
+            "ensemble": ("does the ensemble know where it is wrong", self.ensemble),
+            "ratings": ("scores against ratings", self.ratings),
+            "invariance": ("scores in other company, order, padding and type", self.invariance),
+            "learning_curve": ("what more judgements would buy", self.learning_curve),
+            "audit": ("the same text about other people", lambda: audit(self.model, seed=self.seed)),
+            "red_team": ("harmful requests, and harmless ones that look it", lambda: red_team(self.model, seed=self.seed)),
+        }
+        found = {}
+        for place, (name, (words, look)) in enumerate(looks.items()):
+            file = folder / f"{name}.json"
+            self.run.progress(step=name, done=place, total=len(looks))
+            if not file.exists():
+                say(f"card {place + 1}/{len(looks)}: {words}")
+                write_atomically(file, json.dumps(look(), sort_keys=True, allow_nan=False))
+            found[name] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+
+    def ensemble(self) -> dict[str, Any] | None:
+        """Spread of the members against the errors of their mean."""
+        decided = [place for place, row in enumerate(self.held_out) if row["target"] != 0.5]
+        a, b = self._pairs
+        margins = (self._raw(a) - self._raw(b))[decided].double().numpy()
+        rows = [self.held_out[place] for place in decided]
+        return spread_against_error(margins, [row["target"] for row in rows], [row["prompt_id"] for row in rows], seed=self.seed)
+
+    def ratings(self) -> dict[str, Any] | None:
+        """Rank correlations with ratings."""
+        rated, trunk = rated_responses(self.dataset), self.model.trunk
+        items: list[Item] = [(tuple(trunk.prompt_ids(one.row["turns"])), response_of(one.row["responses"][0], trunk)) for one in rated]
+        scores = self.model.head.scores(self._features(items)).mean.tolist() if items else []
+        return against_ratings(rated, scores, seed=self.seed)
+
+    def invariance(self) -> dict[str, Any]:
+        """Scores once more, otherwise; of held-out answers."""
+        a, b = self._pairs
+        return invariance(self.project, self.model, [item for pair in zip(a, b, strict=True) for item in pair])
+
+    def learning_curve(self) -> dict[str, Any] | None:
+        """Refits on parts of the train prompts; None for a head whose trunk learns too: each would be a training of its own."""
+        if not self.model.frozen:
+            return None
+        refit = refitting(self.project, self.artifact, self.dataset, self.model, self.run.progress)
+        return learning_curve(self.train, self.held_out, refit, parts_of(self.train, self.seed), seed=self.seed)
+
+    @cached_property
+    def _pairs(self) -> tuple[list[Item], list[Item]]:
+        pairs = tokenised(self.held_out, self.model.trunk)
+        return pairs.a, pairs.b
+
+    def _raw(self, items: Collection[Item]) -> Tensor:
+        """(N, K) each member's score in nats."""
+        with torch.no_grad():
+            return self.model.head(self._features(list(items)))  # type: ignore[no-any-return]
+
+    def _features(self, items: list[Item]) -> Tensor:
+        """(N, D) what the head reads, from the cache where the base is frozen."""
+        model = self.model
+        return FeatureCache(self.project.root / "cache" / "features", model.trunk, model.spec).get(items) if model.frozen else model.states(items)

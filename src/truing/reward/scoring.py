@@ -1,0 +1,35 @@
+"""Many texts through a scorer's door: each once, those of a conversation together, with the time left."""
+
+from collections.abc import Sequence
+
+from truing.console import track
+from truing.reward.score import Scorer, Turns
+from truing.store.ids import content_id
+
+CHUNK = 64  # texts scored at a time
+
+
+def score_all(scorer: Scorer, prompts: Sequence[Turns], responses: Sequence[str], label: str) -> list[float]:
+    """The normalised score of each response; the same conversation and response are scored once.
+
+    Args:
+        scorer: whatever scores text.
+        prompts: (N,) conversations.
+        responses: (N,) texts.
+        label: one or two words, shown beside the progress.
+    """
+    keys = [content_id([dict(turn) for turn in turns], text) for turns, text in zip(prompts, responses, strict=True)]
+    asked = {key: (turns, text) for key, turns, text in zip(keys, prompts, responses, strict=True)}
+    order = sorted(asked, key=lambda key: _place(*asked[key]))
+    scores: dict[str, float] = {}
+    starts = range(0, len(order), CHUNK)
+    for start in track(starts, label, len(starts)):
+        chunk = order[start : start + CHUNK]
+        turns, texts = zip(*(asked[key] for key in chunk), strict=True)
+        scores.update(zip(chunk, scorer.score_texts(turns, texts)[0], strict=True))
+    return [scores[key] for key in keys]
+
+
+def _place(turns: Turns, text: str) -> tuple[int, str, int, str]:
+    """Where a text stands: the responses to one conversation side by side, so that a model may read it once, and the longest first."""
+    return -sum(len(turn["content"]) for turn in turns), content_id([dict(turn) for turn in turns]), -len(text), text
