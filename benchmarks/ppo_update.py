@@ -13,17 +13,16 @@ The last line of stdout is one JSON object.
 import argparse
 import datetime
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from truing.models.precision import machine
 from truing.models.registry import ModelSettings, resolve
 from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk, open_trunk
@@ -98,13 +97,6 @@ def measure_peer(arguments: argparse.Namespace) -> dict[str, float]:
     ]  # fmt: skip
     finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(finished.stdout.strip().splitlines()[-1]))
-
-
-def machine() -> str:
-    """What it ran on."""
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    name = next((line.partition(":")[2].strip() for line in cpu.splitlines() if line.startswith("model name")), platform.processor())
-    return f"{name} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

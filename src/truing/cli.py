@@ -303,6 +303,26 @@ def probe(
         result({"probe": found.id, "report": str(page), **facts})
 
 
+@reward_app.command("export")
+def reward_export(
+    folder: Annotated[Path, typer.Argument(help="Where to; a folder that isn't there yet.")],
+    model: Annotated[str | None, typer.Option("--model", help="A reward model (default: the newest).")] = None,
+    project: Where = HERE, set_: Set = None, json: Json = False,
+) -> None:  # fmt: skip
+    """A reward model as transformers, TRL and others load it (AutoModelForSequenceClassification)."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.reward.export import OFFSET, export_classifier
+    from truing.reward.score import load_reward_model
+    from truing.store.project import newest_artifact
+
+    with _project(project, set_, json) as opened:
+        chosen = model or newest_artifact(opened, "reward")
+        offset = export_classifier(load_reward_model(opened, chosen, open_trunk(opened.settings(ModelSettings))), folder)
+        say(f"{folder} gives the scores of {chosen} less {offset:.4f} ({OFFSET} in its config.json)")
+        result({"reward": chosen, "folder": str(folder), OFFSET: offset})
+
+
 @app.command()
 def tune(
     algorithm: Annotated[str | None, typer.Option(help="ppo or rloo.")] = None,

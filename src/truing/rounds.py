@@ -195,7 +195,7 @@ def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
     require_fit(load_artifact(project.artifacts, reward_id), unfit=settings.unfit)
     prompts = {prompt.id: turn.trunk.prompt_ids(prompt.turns) for prompt in prompts_of(project, Split.TRAIN)}
     policy = train_policy(
-        project, settings, trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id), reward_id=reward_id,
+        project, settings, trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id, by=settings.score), reward_id=reward_id,
         parent=turn.parent_policy, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=turn.seed_of("tune"), round_id=turn.id,
     )  # fmt: skip
     know_policy(project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
@@ -282,11 +282,11 @@ class _adapter_loaded:  # noqa: N801 (a context manager)
         self.turn.trunk.drop_adapter("policy")
 
 
-def reward_model(turn: Turn, reward_id: str) -> "RewardModel":
-    """A reward model on this round's trunk."""
+def reward_model(turn: Turn, reward_id: str, *, by: Literal["mean", "lower", "worst"] = "mean") -> "RewardModel":
+    """A reward model on this round's trunk, which scores by its ensemble's mean, lower bound or worst member."""
     from truing.reward.score import load_reward_model
 
-    return load_reward_model(turn.project, reward_id, turn.trunk)
+    return load_reward_model(turn.project, reward_id, turn.trunk, by=by)
 
 
 def score_samples(turn: Turn, reward_id: str, samples: Sequence[Sample]) -> list[float]:

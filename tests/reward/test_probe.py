@@ -250,7 +250,8 @@ def test_the_stage_makes_an_artifact_and_its_page_and_answers_from_it(
 
 @pytest.mark.slow
 def test_a_probe_that_was_stopped_goes_on_to_the_same_artifact(project: Project, trunk: Trunk, reward: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(project, made_up(12, each=3))
+    fill(project, made_up(8, each=3))
+    few = ProbeSettings(samples=24, edited=8, rewritten=0, evaluations=30)
     whole, calls = RewardModel.score, list[int]()
 
     def counted(self: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -264,13 +265,13 @@ def test_a_probe_that_was_stopped_goes_on_to_the_same_artifact(project: Project,
 
     monkeypatch.setattr(RewardModel, "score", stopping)
     with pytest.raises(KeyboardInterrupt):
-        probe_reward_model(project, FEW, reward, trunk, seed=1)
+        probe_reward_model(project, few, reward, trunk, seed=1)
     assert list((project.root / "cache" / "probe").glob("*.json"))
     monkeypatch.setattr(RewardModel, "score", counted)
-    resumed = probe_reward_model(project, FEW, reward, trunk, seed=1)
+    resumed = probe_reward_model(project, few, reward, trunk, seed=1)
     in_two, project.force = sum(calls), True
     calls.clear()
-    unbroken = probe_reward_model(project, FEW, reward, trunk, seed=1)
+    unbroken = probe_reward_model(project, few, reward, trunk, seed=1)
     assert resumed.id == unbroken.id
     assert sum(calls) == in_two  # nothing was scored twice
 

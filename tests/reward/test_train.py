@@ -173,9 +173,11 @@ def test_normalisation_by_hand() -> None:
     head = LinearHead(1, 2)
     head.weight.data = torch.tensor([[1.0], [3.0]])
     head.normalise_on(torch.tensor([[0.0], [2.0]]))  # raw 0, 0 and 2, 6: member means 1 and 3, their mean 0 and 4, std 2
-    mean, spread = head.scores(torch.tensor([[0.0], [2.0], [1.0], [3.0]]))
-    assert mean.tolist() == [-1.0, 1.0, 0.0, 2.0]
-    assert spread.tolist() == [0.5, 0.5, 0.0, 1.0]
+    scores = head.scores(torch.tensor([[0.0], [2.0], [1.0], [3.0]]))
+    assert scores.mean.tolist() == scores.by("mean").tolist() == [-1.0, 1.0, 0.0, 2.0]
+    assert scores.std.tolist() == [0.5, 0.5, 0.0, 1.0]
+    assert scores.by("lower").tolist() == [-1.5, 0.5, 0.0, 1.0]
+    assert scores.worst.tolist() == scores.by("worst").tolist() == [-1.5, 0.5, 0.0, 1.0]  # of two members, mean less deviation is the worse one
 
 
 def test_reference_samples_score_mean_0_and_deviation_1(make: Make, trunk: Trunk) -> None:
@@ -247,6 +249,20 @@ def test_a_resumed_adapter_run_equals_an_unbroken_one_to_the_bit(make: Make, tin
     monkeypatch.setattr(train_trunk.Training, "learn", learn)
     assert train(project, open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32")), rows, ADAPTER).id == whole.id
     assert not list((project.root / "cache" / "reward").glob("*"))  # the checkpoint has done its work
+
+
+@pytest.mark.parametrize("learn_from", ["pairs", "judgements"])
+def test_tokens_in_memory_at_a_time_change_nothing(make: Make, tiny_model: Path, learn_from: str) -> None:
+    rows, held_out = letter_rows(40), []
+    kinds = [line for place, kind in enumerate(("pair", "ranking", "rating", "thumbs")) for line in said_of(rows[place::4], kind)]
+    for row_tokens in (30, 4096):
+        project = make(f"p{row_tokens}")
+        settings = ADAPTER.model_copy(update={"row_tokens": row_tokens, "learn_from": learn_from, "trunk_epochs": 1})
+        trunk = open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
+        artifact = train_reward_model(project, settings, write_dataset(project, rows, kinds).id, trunk, seed=1)
+        held_out.append([json.loads(line) for line in (artifact.path / "held_out.jsonl").read_text().splitlines()])
+    for one, other in zip(*held_out, strict=True):
+        assert [one["score_a"], one["score_b"]] == pytest.approx([other["score_a"], other["score_b"]], abs=1e-3)
 
 
 # ---- what a user can mend ----

@@ -36,6 +36,11 @@ def bf16_speedup() -> float:
     return ratios[len(ratios) // 2]
 
 
+def machine() -> str:
+    """What a measurement ran on, in words."""
+    return f"{_cpu_name()} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
 def _seconds(work: Callable[[], Tensor]) -> float:
     work()
     start = time.perf_counter()

@@ -171,6 +171,15 @@ class Trunk:
         """The same by name."""
         return {name: parameter.detach() for name, parameter in self._body.named_parameters()}
 
+    def merged_weights(self, adapter: str | None) -> dict[str, Tensor]:
+        """Every weight below the output matrix by its name in the bare model, fp32, with an adapter's change added in."""
+        found = {name.replace(".base_layer.", "."): own.detach().float() for name, own in self._body.named_parameters() if "lora_" not in name}
+        if adapter is not None:
+            for name, module in self._body.named_modules():
+                if isinstance(module, LoraLayer) and adapter in module.lora_A:
+                    found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float()
+        return found
+
     def load_weights(self, file: Path) -> None:
         """Take up what `weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))

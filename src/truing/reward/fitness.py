@@ -77,7 +77,8 @@ def require_fit(reward: Artifact, *, unfit: bool) -> None:
         remedies = "; ".join(reason["remedy"] for reason in found["reasons"] if reason["verdict"] == Verdict.NOT_FIT)
         raise UserError(f"{found['sentence']}: {why}", fix=f"{remedies}; or go on all the same with `--set tune.unfit=true`")
     if found["reasons"]:
-        say(f"{found['sentence']}: {why}{'; going on, as tune.unfit says' if found['verdict'] == Verdict.NOT_FIT else ''}")
+        advice = {Verdict.NOT_FIT: "; going on, as tune.unfit says", Verdict.LOWER_BOUND: "; `--set tune.score=lower` tunes against the lower bound"}
+        say(f"{found['sentence']}: {why}{advice.get(found['verdict'], '')}")
 
 
 def _sentence(verdict: Verdict, card: Card) -> str:

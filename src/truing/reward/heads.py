@@ -5,7 +5,7 @@ Shapes: N responses, D features, K members, W hidden units.
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,11 +16,26 @@ from truing.errors import UserError
 WEIGHTS = "weights.safetensors"  # of a trunk of its own
 
 
+By = Literal["mean", "lower", "worst"]  # what an ensemble says in one number
+
+
 class Scores(NamedTuple):
-    """mean: (N,) normalised scores. std: (N,) spread of the members in the same unit, population form; 0 with one member."""
+    """Of an ensemble, in the unit of normalised scores.
+
+    Attributes:
+        mean: (N,) of the members.
+        std: (N,) their spread, population form; 0 with one member.
+        worst: (N,) what the member says that likes the response least.
+    """
 
     mean: Tensor
     std: Tensor
+    worst: Tensor
+
+    def by(self, rule: By) -> Tensor:
+        """(N,) the mean, the lower bound (the mean less one standard deviation), or the worst member's score: pessimism about what the members disagree on
+        keeps an optimiser from what only some of them like (Coste et al. 2023, arXiv:2310.02743)."""
+        return {"mean": self.mean, "lower": self.mean - self.std, "worst": self.worst}[rule]
 
 
 class Head(nn.Module):
@@ -75,7 +90,7 @@ class Head(nn.Module):
     def scores(self, features: Tensor) -> Scores:
         """Normalised scores of (N, D) features."""
         centred = (self(features).double() - self.member_mean.double()) / self.std.double()
-        return Scores(centred.mean(1), centred.std(1, correction=0))
+        return Scores(centred.mean(1), centred.std(1, correction=0), centred.amin(1))
 
 
 def normalisation(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from truing.models.registry import ModelSettings
 from truing.models.sequences import Batch
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward.features import FeatureSpec, Item, features, pool
-from truing.reward.heads import WEIGHTS, Head, Scores, load_head
+from truing.reward.heads import WEIGHTS, By, Head, Scores, load_head
 from truing.reward.train_trunk import learned_states
 from truing.store.project import Project
 
@@ -38,10 +38,13 @@ class RewardModel:
         trunk: the shared one, or its own where every weight was trained.
         adapter: name of its adapter in the trunk, if it has one.
         frozen: whether it reads the base model's states.
+        by: what its members say in one number, which is the score.
     """
 
-    def __init__(self, artifact_id: str, head: Head, spec: FeatureSpec, trunk: Trunk, *, adapter: str | None = None, frozen: bool = True) -> None:
-        self.id, self.head, self.spec, self.trunk, self.adapter, self.frozen = artifact_id, head, spec, trunk, adapter, frozen
+    def __init__(
+        self, artifact_id: str, head: Head, spec: FeatureSpec, trunk: Trunk, *, adapter: str | None = None, frozen: bool = True, by: By = "mean"
+    ) -> None:
+        self.id, self.head, self.spec, self.trunk, self.adapter, self.frozen, self.by = artifact_id, head, spec, trunk, adapter, frozen, by
 
     @property
     def feature_layers(self) -> tuple[int, ...]:
@@ -66,7 +69,7 @@ class RewardModel:
         items: list[Item] = [(tuple(prompt), tuple(response)) for prompt, response in zip(prompts, responses, strict=True)]
         if not items:
             return [], []
-        return _lists(self.head.scores(self.states(items)))
+        return self._said(self.head.scores(self.states(items)))
 
     def score_texts(self, prompts: Sequence[Turns], responses: Sequence[str]) -> tuple[list[float], list[float]]:
         """As `score_with_std`, of finished answers that came as text."""
@@ -87,7 +90,7 @@ class RewardModel:
             raise ValueError("this reward model's trunk has learned: the base's hidden states are not what it reads")
         if int(batch.lengths.max()) > self.spec.max_tokens:
             raise ValueError(f"a sequence of {int(batch.lengths.max())} tokens; this reward model reads the last {self.spec.max_tokens}: use score()")
-        return _lists(self.head.scores(pool(hidden, batch, self.spec)))
+        return self._said(self.head.scores(pool(hidden, batch, self.spec)))
 
     def states(self, items: Sequence[Item]) -> Tensor:
         """(N, D) what the head reads of each response."""
@@ -96,14 +99,20 @@ class RewardModel:
         with torch.no_grad(), self.trunk.using(self.adapter):
             return learned_states(self.trunk, items, self.spec)
 
+    def _said(self, scores: Scores) -> tuple[list[float], list[float]]:
+        return scores.by(self.by).tolist(), scores.std.tolist()
+
     def close(self) -> None:
         """Take its adapter out of the trunk; one without an adapter has nothing to give back."""
         if self.adapter is not None and self.trunk.has_adapter(self.adapter):
             self.trunk.drop_adapter(self.adapter)
 
 
-def load_reward_model(project: Project, artifact_id: str, trunk: Trunk) -> RewardModel:
+def load_reward_model(project: Project, artifact_id: str, trunk: Trunk, *, by: By = "mean") -> RewardModel:
     """Open a reward model on a trunk.
+
+    Args:
+        by: what its members say in one number.
 
     Raises:
         UserError: there is no such artifact, or it was trained on other weights than the trunk's.
@@ -120,13 +129,9 @@ def load_reward_model(project: Project, artifact_id: str, trunk: Trunk) -> Rewar
     if facts["head"] == "full":
         own = open_trunk(ModelSettings(name=facts["model"], dtype="fp32"))
         own.load_weights(artifact.path / WEIGHTS)
-        return RewardModel(artifact_id, head, spec, own, frozen=False)
+        return RewardModel(artifact_id, head, spec, own, frozen=False, by=by)
     if facts["head"] == "adapter":  # its name, "reward-" and a hash, has no dots, which PEFT can't take
         if not trunk.has_adapter(artifact_id):
             trunk.load_adapter(artifact_id, artifact.path / "adapter")
-        return RewardModel(artifact_id, head, spec, trunk, adapter=artifact_id, frozen=False)
-    return RewardModel(artifact_id, head, spec, trunk)
-
-
-def _lists(scores: Scores) -> tuple[list[float], list[float]]:
-    return scores.mean.tolist(), scores.std.tolist()
+        return RewardModel(artifact_id, head, spec, trunk, adapter=artifact_id, frozen=False, by=by)
+    return RewardModel(artifact_id, head, spec, trunk, by=by)

@@ -1,0 +1,203 @@
+"""Speed, memory and accuracy of each head on one file of real pairs, and the same of TRL's RewardTrainer where its environment is given.
+
+The file's pairs are split by a hash of the conversation: the first `--test` of that order are held out, of the others the first `--pairs` are learned from.
+Every arm is a process of its own, one after the other: its memory is its own. A second counts from tokens to a fitted head, reading features or training
+LoRA; opening the model doesn't count, on either side.
+
+    python benchmarks/reward_speed.py FILE --json                                       ours alone
+    python benchmarks/reward_speed.py FILE --peer PYTHON --peer-script FILE --json      the peer as well, in both of its number types
+
+`--peer-pairs` lets the peer, which needs hours for a thousand pairs, learn from fewer: its speed and memory are those of any number, its accuracy is of that
+many. With --json the last line of stdout is one JSON object: the adapter's figures beside the faster peer's, and each other head's under its name. The same is
+written to reward-speed-DATE.json.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from truing.config import write_atomically
+from truing.feedback.chosen import read_chosen
+from truing.models.precision import machine
+from truing.models.registry import ModelSettings, resolve
+from truing.models.trunk import Trunk, open_trunk
+from truing.reward.features import FeatureCache, FeatureSpec, Item, by_prompt, readings_at, shorten
+from truing.reward.lessons import PairLesson
+from truing.reward.train import FROZEN, RewardSettings, fit_frozen
+from truing.reward.train_pairs import Pairs
+from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
+from truing.stats import wilson
+from truing.store.runs import peak_gb
+
+SEED = 1
+LENGTH = 384  # last tokens of a prompt and response, on both sides
+ARMS: dict[str, dict[str, Any]] = {
+    "adapter": {"head": "adapter", "rank": 16, "alpha": 32.0, "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
+    "linear": {"head": "linear"},
+    "mlp": {"head": "mlp"},
+    "full": {"head": "full", "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
+}
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--pairs", type=int, default=1812)
+    parser.add_argument("--test", type=int, default=500)
+    parser.add_argument("--heads", nargs="+", choices=sorted(ARMS), default=["adapter", "linear", "mlp"])
+    parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
+    parser.add_argument("--peer", help="python of an environment with trl==1.16.0")
+    parser.add_argument("--peer-script", help="peer_trl_reward.py")
+    parser.add_argument("--peer-pairs", type=int, default=1812)
+    parser.add_argument("--peer-test", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--json", action="store_true", help="print the result as the last line")
+    parser.add_argument("--arm", choices=sorted(ARMS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.arm:
+        print(json.dumps(measured(arguments, ARMS[arguments.arm])))
+        return
+    heads = {name: told([sys.executable, *sys.argv, "--arm", name]) for name in arguments.heads}
+    peers = [peer(arguments, bf16) for bf16 in (False, True)] if arguments.peer else []
+    found = compared(heads, peers) | {"machine": machine(), "date": datetime.date.today().isoformat(), "product_gflops": round(product_rate(), 1)}
+    write_atomically(arguments.out / f"reward-speed-{found['date']}.json", json.dumps(found, indent=1).encode())
+    if arguments.json:
+        print(json.dumps(found))
+
+
+def measured(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str, Any]:
+    """One head: fitted on the train pairs, asked about the test pairs."""
+    trunk = open_trunk(ModelSettings(dtype=arguments.dtype))
+    settings = RewardSettings(max_tokens=LENGTH, **changes)
+    rows = read(arguments)
+    lesson, tests = (PairLesson(tokens(part, trunk), settings.centre) for part in rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        start = time.perf_counter()
+        if settings.head in FROZEN:
+            spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
+            cache = FeatureCache(Path(scratch), trunk, spec)
+            seen = cache.get(lesson.responses)
+            read_seconds = time.perf_counter() - start
+            fit, _ = fit_frozen(lesson, seen, settings, SEED, lambda **_: None)
+            seconds = time.perf_counter() - start
+            states = cache.get(tests.responses)
+        else:
+            own = trunk if settings.head == "adapter" else open_trunk(ModelSettings(dtype="fp32"))
+            fit, _ = fit_trunk(own, lesson, settings, SEED, Path(scratch) / "state", lambda **_: None)
+            seconds = read_seconds = time.perf_counter() - start
+            with torch.no_grad(), own.using(ROLE if settings.head == "adapter" else None):
+                states = learned_states(own, tests.responses, trunk_spec(own, settings))
+    with torch.no_grad():
+        scores = fit.head(states).double().mean(1)
+    first, second = tests.places()
+    right = wilson(float((scores[first] > scores[second]).sum() + (scores[first] == scores[second]).sum() / 2), len(first))
+    return {
+        "pairs_per_second": round(len(lesson.prompts) / seconds, 3), "fit_seconds": round(seconds - read_seconds, 1), "seconds": round(seconds, 1),
+        "accuracy": round(right.value, 4), "accuracy_low": round(right.low, 4), "accuracy_high": round(right.high, 4), "test_pairs": right.n,
+        "pairs": len(lesson.prompts), "peak_gb": round(peak_gb(), 2), "dtype": str(trunk.dtype), "gflop_per_pair": round(gflop(lesson, settings, trunk), 1),
+    }  # fmt: skip
+
+
+def read(arguments: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """Train and test pairs: the file's in the order of a hash of the whole conversation."""
+    chosen = read_chosen(arguments.file).chosen
+    ordered = sorted(chosen, key=lambda row: hashlib.sha256(json.dumps([row.turns, row.chosen, row.rejected], sort_keys=True).encode()).hexdigest())
+    return ordered[arguments.test : arguments.test + arguments.pairs], ordered[: arguments.test]
+
+
+def tokens(rows: Sequence[Any], trunk: Trunk) -> Pairs:
+    """Pairs with the chosen response first; conversations that begin alike are one prompt, so that they aren't parted by a fold."""
+    sides: tuple[list[Item], list[Item]] = ([], [])
+    for row in rows:
+        asked = tuple(trunk.prompt_ids(row.turns))
+        for side, text in zip(sides, (row.chosen, row.rejected[0]), strict=True):
+            side.append((asked, tuple(trunk.response_ids(text))))
+    return Pairs(*sides, torch.ones(len(rows)), torch.ones(len(rows)), [row.turns[0]["content"] for row in rows])
+
+
+def gflop(lesson: PairLesson, settings: RewardSettings, trunk: Trunk) -> float:
+    """Products that a pair needs, attention left out: two operations for each weight and token forward, as many for the gradient of the states, and as many
+    again for a weight that learns. A prompt is read once."""
+    trees, _ = by_prompt([shorten(*item, settings.max_tokens) for item in lesson.responses], 1 << 30)
+    read_to = max(layer for _, layer in readings_at(settings.readings if settings.head in FROZEN else [settings.trunk_reading], trunk.layers))
+    weights = sum(module.weight.numel() for module in products(trunk)) * read_to / trunk.layers
+    lora = sum(sum(module.weight.shape) * settings.rank for module in products(trunk)) * read_to / trunk.layers
+    each = {"linear": 2 * weights, "mlp": 2 * weights, "adapter": 4 * weights + 6 * lora, "full": 6 * weights}[settings.head]
+    return each * sum(tree.size for tree in trees) / len(lesson.prompts) / 1e9
+
+
+def products(trunk: Trunk) -> list[torch.nn.Linear]:
+    """The model's own linear layers, the output matrix left out."""
+    named = trunk.model.named_modules()
+    return [module for name, module in named if isinstance(module, torch.nn.Linear) and ".layers." in name and "lora_" not in name]
+
+
+def product_rate() -> float:
+    """GFLOP a second of the products of this model in the trunk's number type: the median over its shapes with a row of 1,024 tokens."""
+    trunk = open_trunk(ModelSettings())
+    rates = []
+    for out, width in {
+        tuple(module.weight.shape) for name, module in trunk.model.named_modules() if isinstance(module, torch.nn.Linear) and ".layers." in name
+    }:
+        a, b = torch.randn(1024, width, dtype=trunk.dtype), torch.randn(out, width, dtype=trunk.dtype)
+        for _ in range(9):
+            start = time.perf_counter()
+            for _ in range(10):
+                a @ b.T
+            rates.append(20 * 1024 * width * out / (time.perf_counter() - start) / 1e9)
+    return statistics.median(rates)
+
+
+def peer(arguments: argparse.Namespace, bf16: bool) -> dict[str, Any]:
+    """The same pairs in the peer's own environment, in conversational form."""
+    train, test = read(arguments)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, rows in (("train", train[: arguments.peer_pairs]), ("test", test[: arguments.peer_test])):
+            lines = [
+                {"prompt": list(row.turns), "chosen": [_said(row.chosen)], "rejected": [_said(row.rejected[0])]} for row in rows
+            ]  # fmt: skip
+            (Path(scratch) / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return told([
+            arguments.peer, arguments.peer_script, "--model", resolve("smollm2-135m"), "--train", f"{scratch}/train.jsonl", "--test", f"{scratch}/test.jsonl",
+            "--pairs", str(arguments.peer_pairs), "--test-pairs", str(arguments.peer_test), "--max-length", str(LENGTH), *(["--bf16"] if bf16 else []),
+        ])  # fmt: skip
+
+
+def compared(heads: dict[str, dict[str, Any]], peers: list[dict[str, Any]]) -> dict[str, Any]:
+    """The adapter's figures at the top, the others under their names, each beside the faster of the peer's runs."""
+    best = max(peers, key=lambda row: float(row["pairs_per_second"]), default=None)
+    for row in heads.values():
+        if best is not None:
+            row |= {f"peer_{name}": best[name] for name in ("pairs_per_second", "accuracy", "peak_gb")}
+            row["speedup"] = round(row["pairs_per_second"] / best["pairs_per_second"], 2)
+            row["memory_share"] = round(row["peak_gb"] / best["peak_gb"], 2)
+    others = {name: row for name, row in heads.items() if name != "adapter"}
+    return {**heads.get("adapter", {}), **others, "peers": peers}
+
+
+def told(command: Sequence[str]) -> dict[str, Any]:
+    """What a process says in its last line."""
+    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    line = finished.stdout.strip().splitlines()[-1]
+    print(command[-1] if "--arm" in command else "peer", line, file=sys.stderr, flush=True)
+    return dict(json.loads(line))
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A reward model as any tool of the field loads it: transformers' sequence classification, LoRA merged into the weights.
+
+What it gives is the score less a constant, for these models have no bias at the end; `score_offset` in its config.json is to be added. A comparison of two
+responses, and so whatever is trained on it, doesn't change by a constant.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from truing.errors import UserError
+from truing.models.trunk import Trunk
+from truing.reward.heads import Head, LinearHead
+from truing.reward.score import RewardModel
+
+OFFSET = "score_offset"
+
+
+def export_classifier(model: RewardModel, folder: Path) -> float:
+    """Write a folder that `AutoModelForSequenceClassification.from_pretrained` loads, in fp32, with the tokenizer beside it; whole or not at all.
+
+    Args:
+        folder: not there yet.
+
+    Returns:
+        what is to be added to what it gives to get the model's score.
+
+    Raises:
+        UserError: the model reads more than one linear head on the last token can say, or the folder is there.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    trunk, layer = model.trunk, _layer(model)
+    if folder.exists():
+        raise UserError(f"{folder} is there already", fix="name a folder that isn't, or remove it")
+    weight, offset = _direction(model.head)
+    config = type(trunk.model.config).from_dict(trunk.model.config.to_dict())
+    config.num_labels, config.pad_token_id, config.num_hidden_layers = 1, trunk.pad_id, layer
+    config.dtype = torch.float32
+    setattr(config, OFFSET, offset)
+    classifier = AutoModelForSequenceClassification.from_config(config)
+    classifier.get_decoder().load_state_dict(_below(trunk, model.adapter, layer))
+    classifier.score.weight.data = weight[None]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    try:
+        classifier.save_pretrained(temporary)
+        trunk.tokenizer.save_pretrained(temporary)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return offset
+
+
+def _layer(model: RewardModel) -> int:
+    """The layer whose last token it reads."""
+    (how, layer), *others = model.spec.readings
+    final = layer == model.trunk.layers or not model.frozen  # a trunk that learned is read after the final norm wherever it is read
+    if others or how != "last" or not final or not isinstance(model.head, LinearHead):
+        read = ", ".join(f"{how} of layer {layer}" for how, layer in model.spec.readings)
+        raise UserError(
+            f"{model.id} reads {read}; such a folder holds one linear head on the last token",
+            fix="train with reward.head=adapter or full, or with reward.head=linear and reward.readings=['last@1.0']",
+        )
+    return layer
+
+
+def _direction(head: Head) -> tuple[Tensor, float]:
+    """(D,) fp32 and a constant: the members' mean and both normalisations in one linear form of what is read."""
+    assert isinstance(head, LinearHead)
+    with torch.no_grad():
+        slope = head.weight.double().mean(0) / head.scale.double()
+        constant = -(slope * head.shift.double()).sum() - head.member_mean.double().mean()
+        return (slope / head.std.double()).float(), float(constant / head.std.double())
+
+
+def _below(trunk: Trunk, adapter: str | None, layer: int) -> dict[str, Tensor]:
+    """The weights up to a layer, and the final norm."""
+    kept = {f"layers.{number}." for number in range(layer)}
+    merged = trunk.merged_weights(adapter)
+    return {name: weight for name, weight in merged.items() if not name.startswith("layers.") or any(name.startswith(one) for one in kept)}
