@@ -98,6 +98,18 @@ def test_weakest_first_orders_every_training_prompt(tmp_path: Path, tiny_model: 
     assert weakest_first(second, second.made["samples"]["batch"]) == order
 
 
+def test_tuning_goes_by_the_ensembles_lower_bound_where_told_to(tmp_path: Path, tiny_model: Path) -> None:
+    from truing.rounds import tune_policy
+
+    run_round(Turn(make_project(tmp_path / "one", tiny_model), seed=7))
+    first: dict[str, dict[str, float]] = {}
+    for by in ("mean", "lower", "worst"):  # the first update draws the same answers
+        policy = tune_policy(Turn(open_project(tmp_path / "one", [f"tune.score={by}"]), 1))
+        first[by] = json.loads((policy.path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["lower"]["objective/scores"] == pytest.approx(first["mean"]["objective/scores_lower"], abs=1e-5)
+    assert first["worst"]["objective/scores"] < first["lower"]["objective/scores"] < first["mean"]["objective/scores"]
+
+
 def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None:
     project = make_project(tmp_path / "one", tiny_model)
     turn = Turn(project)

@@ -29,7 +29,7 @@ from truing.store.conversations import Turn, checked_prompt, turns_of
 from truing.store.database import hold
 from truing.store.ids import content_id
 from truing.store.project import Project
-from truing.store.rows import Row, bad_row, chunks, csv_rows, json_rows, require_clean, text_rows
+from truing.store.rows import Row, bad_row, chunks, csv_rows, json_rows, parquet_values, require_clean, text_rows
 from truing.store.splits import HELD_OUT_SHARE, normal_text, split_of, split_of_turns
 from truing.store.tables import Prompt, Split
 
@@ -239,20 +239,7 @@ def _prompt_lines(path: Path) -> Rows:
 
 
 def _parquet_rows(path: Path) -> Rows:
-    import pyarrow  # a fifth of a second, for those who need it
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=CHUNK):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield _table_row(path.name, number, value)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}", fix="check the path") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} can't be read as parquet: {str(error).splitlines()[0]}", fix="fetch or write it again") from error
+    return (_table_row(path.name, number, value) for number, value in enumerate(parquet_values(path), start=1))
 
 
 def _hub_rows(name: str) -> Rows:

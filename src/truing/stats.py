@@ -9,7 +9,7 @@ one else's randomness moves.
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from statistics import NormalDist
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,16 @@ class ReliabilityRow(NamedTuple):
 
 
 # ---- intervals ----
+
+
+def plain(interval: Interval) -> dict[str, Any]:
+    """An interval as JSON holds it: value, low, high and n."""
+    return {name: finite(value) for name, value in interval._asdict().items()}
+
+
+def finite(value: float) -> float | None:
+    """None for nan and infinity: JSON has no word for them."""
+    return value if math.isfinite(value) else None
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:

@@ -65,6 +65,14 @@ def test_members_disagree_a_little(model: RewardModel, trunk: Trunk) -> None:
     assert all(std > 0 for std in stds)
 
 
+def test_an_ensemble_can_be_asked_for_its_lower_bound(model: RewardModel, shared: Project, trunk: Trunk) -> None:
+    asked = tokens(trunk, "bird zzz", "tree www")
+    means, stds = model.score_with_std(*asked)
+    lower, still = load_reward_model(shared, model.id, trunk, by="lower").score_with_std(*asked)
+    assert lower == pytest.approx([mean - std for mean, std in zip(means, stds, strict=True)], abs=1e-6)
+    assert still == stds
+
+
 def test_only_the_last_tokens_are_read(model: RewardModel, trunk: Trunk) -> None:
     prompt, response = trunk.prompt_ids([{"role": "user", "content": "x" * 200}]), trunk.response_ids("bird zzz")
     tail = [*prompt, *response][-64:]

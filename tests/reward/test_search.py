@@ -1,31 +1,17 @@
 """The search for exploits: best of n by hand and by brute force, a climb that finds what there is to find, and its budget."""
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from reward.tastes import Taste, made_up
 from truing.reward.attributes import Case, number_of_words
 from truing.reward.scorebook import ScoreBook
-from truing.reward.search import WIDTH, Climb, best_of_n, expected_best, exploits, joined, pieces_of
+from truing.reward.search import WIDTH, Climb, best_of_n, exploits, joined, pieces_of
 
 
 def quiet(**facts: object) -> None:
     pass
-
-
-def test_the_best_of_two_by_hand() -> None:
-    assert expected_best([1.0, 2.0, 6.0], 2) == pytest.approx((2 + 6 + 6) / 3)
-
-
-@given(st.lists(st.integers(-5, 5), min_size=1, max_size=6), st.data())
-def test_the_best_of_n_is_the_mean_over_all_ways_to_draw(scores: list[int], data: st.DataObject) -> None:
-    n = data.draw(st.integers(1, len(scores)))
-    every = [max(drawn) for drawn in combinations(scores, n)]
-    assert expected_best([float(score) for score in scores], n) == pytest.approx(sum(every) / len(every))
 
 
 def test_best_of_n_goes_as_far_as_two_prompts_have_samples() -> None:

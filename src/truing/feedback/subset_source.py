@@ -7,11 +7,10 @@ from typing import Any
 from truing.errors import BadRow, UserError
 from truing.feedback.formats.record import Source
 from truing.store.archives import data_name
-from truing.store.rows import Row, bad_row, parse_json, require_clean
+from truing.store.rows import Row, bad_row, parquet_values, parse_json, require_clean
 
 SUBSETS = ("subset", "category", "section")  # the first of these columns that a row has names its subset
 LISTS = ("[{", '["', "[[")  # so begins a list that a cell of a table holds as text
-PARQUET_ROWS = 1000  # at a time
 
 
 class SubsetSource(Source):
@@ -26,7 +25,7 @@ class SubsetSource(Source):
         """Its rows; lists that cells of a table hold as text are read."""
         parquet = self.path.suffix == ".parquet"
         written = not parquet and data_name(self.path).lower().endswith((".csv", ".tsv"))
-        for row in _parquet_rows(self.path) if parquet else super().rows():
+        for row in self._parquet_rows() if parquet else super().rows():
             if isinstance(row, BadRow) or not isinstance(row.value, dict):
                 yield row
                 continue
@@ -34,6 +33,9 @@ class SubsetSource(Source):
             if name is not None:
                 self._subsets[row.line] = name.strip()
             yield Row(row.line, _lists_read(row.value)) if written else row
+
+    def _parquet_rows(self) -> Iterator[Row | BadRow]:
+        return (_clean(self.path.name, number, value) for number, value in enumerate(parquet_values(self.path), start=1))
 
     def subset(self, line: int) -> str:
         """The subset of a row that went by: its own, or the file's name."""
@@ -50,23 +52,6 @@ def _lists_read(cells: Mapping[str, Any]) -> dict[str, Any]:
             except UserError:
                 continue  # a text that begins like a list
     return found
-
-
-def _parquet_rows(path: Path) -> Iterator[Row | BadRow]:
-    import pyarrow  # a fifth of a second, for those who need it
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-                for value in batch.to_pylist():
-                    number += 1
-                    yield _clean(path.name, number, value)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}", fix="check the path") from error
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} can't be read as parquet: {str(error).splitlines()[0]}", fix="fetch or write it again") from error
 
 
 def _clean(name: str, number: int, value: dict[str, Any]) -> Row | BadRow:

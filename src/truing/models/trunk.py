@@ -167,10 +167,6 @@ class Trunk:
         self._body.requires_grad_(True)
         return list(self._body.parameters())
 
-    def weights(self) -> dict[str, Tensor]:
-        """The same by name."""
-        return {name: parameter.detach() for name, parameter in self._body.named_parameters()}
-
     def merged_weights(self, adapter: str | None) -> dict[str, Tensor]:
         """Every weight below the output matrix by its name in the bare model, fp32, with an adapter's change added in."""
         found = {name.replace(".base_layer.", "."): own.detach().float() for name, own in self._body.named_parameters() if "lora_" not in name}
@@ -181,7 +177,7 @@ class Trunk:
         return found
 
     def load_weights(self, file: Path) -> None:
-        """Take up what `weights` gave. For a trunk of one's own: it is another model then."""
+        """Take up what `merged_weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))
 
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from truing.reward.score import Scorer
 from truing.reward.scoring import score_all
-from truing.stats import Interval, bootstrap_mean
+from truing.stats import bootstrap_mean, plain
 from truing.store.conversations import turns_of
 from truing.store.ids import seed_from
 
@@ -182,14 +182,14 @@ def _family(name: str, table: Table, reference: str | None, seed: int) -> dict[s
     effects = [
         {
             "group": group,
-            "effect": _json(bootstrap_mean(differences[:, place], seed=seed_from(seed, "audit", name, group), resamples=RESAMPLES)),
+            "effect": plain(bootstrap_mean(differences[:, place], seed=seed_from(seed, "audit", name, group), resamples=RESAMPLES)),
             "p": float(p[place]),
             "error": float(errors[place]),
         }
         for place, group in enumerate(table.groups)
         if group != reference
     ]
-    spread = _json(bootstrap_mean(table.spreads, seed=seed_from(seed, "audit", name, "spread"), resamples=RESAMPLES))
+    spread = plain(bootstrap_mean(table.spreads, seed=seed_from(seed, "audit", name, "spread"), resamples=RESAMPLES))
     return {"name": name, "against": reference or MEDIAN, "n_templates": len(differences), "effects": effects, "spread": spread}
 
 
@@ -203,10 +203,6 @@ def _smallest(error: float, effects: int, floor: float) -> float:
     """An effect with this standard error that would be found with a chance of `POWER`, were it the only one: then the strictest of the levels counts."""
     normal = NormalDist()
     return max(normal.inv_cdf(1 - LEVEL / (2 * effects)) * error, floor) + normal.inv_cdf(POWER) * error
-
-
-def _json(interval: Interval) -> dict[str, Any]:
-    return dict(interval._asdict())
 
 
 def _sentence(result: Mapping[str, Any], effects: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from truing.artifacts import Artifact
 from truing.reward.train_pairs import Row
-from truing.stats import Interval, bootstrap_mean
+from truing.stats import Interval, bootstrap_mean, plain
 from truing.store.ids import seed_from
 
 Scores = Sequence[tuple[float, float]]  # of a and b of each row
@@ -199,13 +199,3 @@ def _mean_by_prompt(trials: Sequence[Trial], seed: int) -> Interval:
 
 
 # ---- for JSON ----
-
-
-def plain(interval: Interval) -> dict[str, Any]:
-    """An interval as JSON holds it."""
-    return {name: finite(value) for name, value in interval._asdict().items()}
-
-
-def finite(value: float) -> float | None:
-    """None for nan and infinity: JSON has no word for them."""
-    return value if math.isfinite(value) else None

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.card_accuracy import finite, plain
 from truing.reward.train_pairs import folds_by_prompt
-from truing.stats import Interval, binary_log_loss, bootstrap, expected_calibration_error, temperature
+from truing.stats import Interval, binary_log_loss, bootstrap, expected_calibration_error, finite, plain, temperature
 from truing.store.ids import seed_from
 
 FOLDS = 5

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.card_accuracy import plain, right
-from truing.stats import auc, bootstrap, bootstrap_mean
+from truing.reward.card_accuracy import right
+from truing.stats import auc, bootstrap, bootstrap_mean, plain
 from truing.store.ids import seed_from
 
 PARTS = ("surest third", "middle third", "least sure third")

@@ -1,4 +1,4 @@
-"""Does a score depend on what it must not depend on: company, order, padding, the type of the numbers? Measured by scoring again.
+"""Does a score depend on what it must not depend on: company, order, the type of the numbers? Measured by scoring again.
 
 Scores are normalised: a difference is in standard deviations of the reference samples.
 """
@@ -33,8 +33,8 @@ def invariance(project: Project, model: RewardModel, items: Sequence[Item]) -> d
     alone = [_scores(model, [item])[0] for item in some]
     backwards = _scores(model, some[::-1])[::-1]
     longest = max(some, key=lambda item: len(item[0]) + len(item[1]))
-    padded = [_scores(model, [(longest[0], longest[1] * 2), item])[1] for item in some]
-    rows = [_row(what, together, other) for what, other in (("alone", alone), ("in reversed order", backwards), ("padded to a longer neighbour", padded))]
+    accompanied = [_scores(model, [(longest[0], longest[1] * 2), item])[1] for item in some]
+    rows = [_row(what, together, other) for what, other in (("alone", alone), ("in reversed order", backwards), ("beside a longer neighbour", accompanied))]
     return {"rows": [*rows, _in_fp32(project, model, some, together)]}
 
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truing.artifacts import Artifact
-from truing.reward.card_accuracy import plain
 from truing.reward.judged import OVERALL
-from truing.stats import bootstrap, kendall, spearman
+from truing.stats import bootstrap, kendall, plain, spearman
 from truing.store.ids import seed_from
 from truing.store.tables import Kind, Split
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.card_accuracy import plain
-from truing.stats import bootstrap, bootstrap_mean, wilson
+from truing.stats import bootstrap, bootstrap_mean, plain, wilson
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FAR = 3.0  # standard deviations; 0.13 % of a normal distribution lie beyond on each side

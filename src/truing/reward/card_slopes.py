@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from truing.reward.attributes import ATTRIBUTES, Case
-from truing.reward.card_accuracy import plain
 from truing.reward.card_calibration import chances
 from truing.reward.train_pairs import Row
-from truing.stats import Interval, bootstrap
+from truing.stats import Interval, bootstrap, plain
 from truing.store.ids import seed_from
 from truing.store.judgements import batches
 from truing.store.project import Project

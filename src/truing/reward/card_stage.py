@@ -98,7 +98,7 @@ class _Looks:
         looks: dict[str, tuple[str, Callable[[], Any]]] = {
             "ensemble": ("does the ensemble know where it is wrong", self.ensemble),
             "ratings": ("scores against ratings", self.ratings),
-            "invariance": ("scores in other company, order, padding and type", self.invariance),
+            "invariance": ("scores in other company, order and type", self.invariance),
             "learning_curve": ("what more judgements would buy", self.learning_curve),
             "audit": ("the same text about other people", lambda: audit(self.model, seed=self.seed)),
             "red_team": ("harmful requests, and harmless ones that look it", lambda: red_team(self.model, seed=self.seed)),

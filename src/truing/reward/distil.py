@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.reward.attributes import said
-from truing.reward.effects import as_json
-from truing.stats import Interval, bootstrap, bootstrap_mean
+from truing.stats import Interval, bootstrap, bootstrap_mean, plain
 from truing.store.ids import seed_from
 
 Floats = NDArray[np.float64]
@@ -69,10 +68,10 @@ def distil(names: Sequence[str], rows: Sequence[Sequence[float]], scores: Sequen
     facts = {
         "n": len(y), "n_prompts": len(set(prompts)), "alpha": alpha, "folds": len(splits), "constant": [name for name in names if name not in kept],
         "ridge": {
-            "r2": as_json(r_squared(y, expected, prompts, seed=seed_from(seed, "ridge"))),
+            "r2": plain(r_squared(y, expected, prompts, seed=seed_from(seed, "ridge"))),
             "coefficients": _coefficients(kept, x, y, prompts, alpha, seed_from(seed, "coefficients")),
         },
-        "tree": {"r2": as_json(r_squared(y, tree_expected, prompts, seed=seed_from(seed, "tree"))), "rules": _rules(kept, x, y, prompts, seed)},
+        "tree": {"r2": plain(r_squared(y, tree_expected, prompts, seed=seed_from(seed, "tree"))), "rules": _rules(kept, x, y, prompts, seed)},
         "worst": _worst(y, expected),
     }  # fmt: skip
     slope = float(weights[kept.index("words")]) if "words" in kept else 0.0
@@ -175,7 +174,7 @@ def _coefficients(names: Sequence[str], x: Floats, y: Floats, prompts: Sequence[
     low, high = np.quantile(draws, [0.025, 0.975], axis=0) if len(names) else (value, value)
     n = len(set(prompts))
     rows = [
-        {"attribute": name, "said": said(name), "sd": float(spread[a]), "effect": as_json(Interval(float(value[a]), float(low[a]), float(high[a]), n))}
+        {"attribute": name, "said": said(name), "sd": float(spread[a]), "effect": plain(Interval(float(value[a]), float(low[a]), float(high[a]), n))}
         for a, name in enumerate(names)
     ]
     return sorted(rows, key=lambda row: -abs(row["effect"]["value"]))
@@ -190,7 +189,7 @@ def _rules(names: Sequence[str], x: Floats, y: Floats, prompts: Sequence[str], s
     for leaf, way in _leaves(fitted.tree_, names):
         rows = np.flatnonzero(leaf_of == leaf).tolist()
         mean = bootstrap_mean(y[rows], groups=[prompts[row] for row in rows], seed=seed_from(seed, "leaf", int(leaf)))
-        found.append({"conditions": _in_words(way, answers), "score": as_json(mean), "n": len(rows)})
+        found.append({"conditions": _in_words(way, answers), "score": plain(mean), "n": len(rows)})
     return sorted(found, key=lambda row: -row["score"]["value"])
 
 

@@ -3,7 +3,6 @@
 Scores are normalised: 1 is a standard deviation of ordinary responses.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from truing.reward.attributes import number_of_words
 from truing.reward.audit import sign_flip_p
 from truing.reward.edits import Edit
 from truing.reward.interventions import Tried
-from truing.stats import Interval, bootstrap_mean
+from truing.stats import bootstrap_mean, plain
 from truing.store.ids import seed_from
 
 FEWEST = 8  # prompts from which on an effect is said to be there or not
@@ -80,7 +79,7 @@ def effect_of(edit: Edit, tried: Tried, change: Sequence[float], words: Sequence
     prompts = [pair.before.prompt_id for pair in tried.pairs]
 
     def mean(values: NDArray[np.float64], name: str) -> dict[str, Any]:
-        return as_json(bootstrap_mean(values, groups=prompts, seed=seed_from(seed, name), resamples=RESAMPLES))
+        return plain(bootstrap_mean(values, groups=prompts, seed=seed_from(seed, name), resamples=RESAMPLES))
 
     by_words = np.where(length > 0, worth.added, worth.removed) * length
     return {
@@ -143,8 +142,3 @@ def _by_prompt(values: NDArray[np.float64], prompts: Sequence[str]) -> list[floa
     for value, prompt in zip(values.tolist(), prompts, strict=True):
         groups.setdefault(prompt, []).append(value)
     return [sum(group) / len(group) for group in groups.values()]
-
-
-def as_json(interval: Interval) -> dict[str, Any]:
-    """An interval for a file: None for what isn't known, as JSON has no word for nan."""
-    return {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}

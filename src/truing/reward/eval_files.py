@@ -14,7 +14,7 @@ from truing.errors import UserError
 from truing.reward.score import Scorer
 from truing.reward.scoring import score_all
 from truing.reward.train_pairs import read_rows
-from truing.stats import Interval, bootstrap, bootstrap_mean, wilson
+from truing.stats import Interval, bootstrap, bootstrap_mean, plain, wilson
 from truing.store.conversations import Turn
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project
@@ -196,10 +196,10 @@ def _line(rows: Sequence[Preferred], measured: Measured, *, calibrated: bool, se
         return bootstrap_mean(values, groups=prompts, seed=seed)
 
     return {
-        "accuracy": _json(_never_certain(interval(measured.right)), len(rows)),
-        "longer_wins": _json(_never_certain(interval(measured.longer)), len(rows)),
-        "margin": _json(interval(measured.margin), len(rows)),
-        "log_loss": _json(interval(measured.loss), len(rows)) if calibrated else None,
+        "accuracy": plain(_never_certain(interval(measured.right))._replace(n=len(rows))),
+        "longer_wins": plain(_never_certain(interval(measured.longer))._replace(n=len(rows))),
+        "margin": plain(interval(measured.margin)._replace(n=len(rows))),
+        "log_loss": plain(interval(measured.loss)._replace(n=len(rows))) if calibrated else None,
         "chance": float(np.mean([1 / (1 + len(row.rejected)) for row in rows])),
         "ties": int(((measured.right > 0) & (measured.right < 1)).sum()),
         "pairs": len(rows),
@@ -222,12 +222,7 @@ def _macro(values: Floats, subset_of: Sequence[str], prompts: Sequence[str], see
         sums = np.bincount(codes[places], values[places], minlength=len(code))
         return float((sums[counts > 0] / counts[counts > 0]).mean())
 
-    return _json(_never_certain(bootstrap(mean_of_means, prompts, seed=seed_from(seed, "eval", "macro"))), len(code))
-
-
-def _json(interval: Interval, n: int) -> dict[str, Any]:
-    """An interval with another n; None for nan."""
-    return {name: None if np.isnan(value) else value for name, value in interval._replace(n=n)._asdict().items()}
+    return plain((_never_certain(bootstrap(mean_of_means, prompts, seed=seed_from(seed, "eval", "macro"))))._replace(n=len(code)))
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.console import say
-from truing.reward.card_accuracy import plain, right
+from truing.reward.card_accuracy import right
 from truing.reward.train_pairs import Row
-from truing.stats import Interval
+from truing.stats import Interval, plain
 from truing.store.ids import seed_from
 
 Refit = Callable[[Collection[str], int], Sequence[tuple[float, float]]]  # train prompts and a seed → scores of a and b of each held-out row

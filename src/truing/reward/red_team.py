@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from truing.reward.score import Scorer
 from truing.reward.scoring import score_all
-from truing.stats import Interval, auc, bootstrap, bootstrap_mean, wilson
+from truing.stats import auc, bootstrap, bootstrap_mean, plain, wilson
 from truing.store.conversations import turns_of
 from truing.store.ids import seed_from
 
@@ -86,7 +86,7 @@ def trade_off(harmful: Floats, harmless: Floats, *, seed: int) -> dict[str, Any]
     apart = bootstrap(lambda rows: auc(leads[rows], labels[rows]), range(len(leads)), seed=seed_from(seed, "red team", "trade-off"))
     shift = best_shift(harmful, harmless)
     shares = {"refuses_harmful": _right(harmful + shift), "answers_harmless": _right(-harmless - shift)}
-    return {"tells_apart": _json(apart), "shift": shift, **shares}
+    return {"tells_apart": plain(apart), "shift": shift, **shares}
 
 
 def best_shift(harmful: Floats, harmless: Floats) -> float:
@@ -106,15 +106,11 @@ def _right(margins: Floats) -> float:
 
 
 def _share(margins: Floats) -> dict[str, Any]:
-    return _json(wilson(_right(margins) * len(margins), len(margins)))
+    return plain(wilson(_right(margins) * len(margins), len(margins)))
 
 
 def _mean(margins: Floats, seed: int) -> dict[str, Any]:
-    return _json(bootstrap_mean(margins, seed=seed))
-
-
-def _json(interval: Interval) -> dict[str, Any]:
-    return dict(interval._asdict())
+    return plain(bootstrap_mean(margins, seed=seed))
 
 
 def _categories(requests: Sequence[Request], margins: Floats, seed: int) -> list[dict[str, Any]]:

@@ -6,16 +6,15 @@ It is the attack that tuning mounts anyway, with a small budget: what a minute o
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from truing.console import track
 from truing.reward.attributes import Case
+from truing.reward.card_scores import best_of
 from truing.reward.edits import whole
-from truing.reward.effects import as_json
-from truing.stats import bootstrap_mean
+from truing.stats import bootstrap_mean, plain
 from truing.store.ids import seed_from
 
 Score = Callable[[Sequence[Case]], list[float]]
@@ -107,25 +106,16 @@ class Hunt(NamedTuple):
 
 
 def best_of_n(scores: Sequence[float], prompts: Sequence[str], *, seed: int) -> list[dict[str, Any]]:
-    """The expected score of the best of n samples of a prompt, for every n that two prompts or more have samples for.
-
-    Unbiased: of m samples, the k-th from below is the best of n drawn without putting back with chance C(k-1, n-1) / C(m, n).
-    """
+    """The expected score of the best of n samples of a prompt, for every n that two prompts or more have samples for."""
     groups: dict[str, list[float]] = {}
     for score, prompt in zip(scores, prompts, strict=True):
         groups.setdefault(prompt, []).append(score)
     found = []
     for n in range(1, max(map(len, groups.values()), default=0) + 1):
-        values = [expected_best(group, n) for group in groups.values() if len(group) >= n]
+        values = [best_of(group, n) for group in groups.values() if len(group) >= n]
         if len(values) > 1:
-            found.append({"n": n, "score": as_json(bootstrap_mean(values, seed=seed_from(seed, "best", n)))})
+            found.append({"n": n, "score": plain(bootstrap_mean(values, seed=seed_from(seed, "best", n)))})
     return found
-
-
-def expected_best(scores: Sequence[float], n: int) -> float:
-    """The mean of the best of n over all ways to draw n of the scores; 1 <= n <= their number."""
-    ordered = sorted(scores)
-    return sum(score * comb(place, n - 1) for place, score in enumerate(ordered)) / comb(len(ordered), n)
 
 
 def exploits(
@@ -207,7 +197,7 @@ def _told(hunt: Hunt, score: Score, seed: int) -> dict[str, Any]:
     if hunt.fresh:
         after, before = score([hunt.put(case, climb.pieces) for case in hunt.fresh]), score(hunt.fresh)
         lift = [one - other for one, other in zip(after, before, strict=True)]
-        fresh = {name: as_json(bootstrap_mean(values, seed=seed_from(seed, hunt.kind, name))) for name, values in (("score", after), ("lift", lift))}
+        fresh = {name: plain(bootstrap_mean(values, seed=seed_from(seed, hunt.kind, name))) for name, values in (("score", after), ("lift", lift))}
         highest = max(after)
     prompt = hunt.case.prompt if hunt.case is not None else None
     return {"kind": hunt.kind, "prompt": prompt, "text": joined(climb.pieces), "score": highest, "start": climb.start, "sought": climb.value, "fresh": fresh}

@@ -255,7 +255,7 @@ def _write(work: Work, fitted: Fitted) -> Artifact:
         if settings.head == "adapter":
             work.trunk.save_adapter(ROLE, folder / "adapter")
         if settings.head == "full":
-            save_file({name: weight.contiguous() for name, weight in sorted(fitted.trunk.weights().items())}, folder / WEIGHTS)
+            save_file({name: weight.contiguous() for name, weight in sorted(fitted.trunk.merged_weights(None).items())}, folder / WEIGHTS)
         (folder / "card.json").write_text(json.dumps(card, sort_keys=True, indent=1, allow_nan=False), encoding="utf-8")
         (folder / "held_out.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
 

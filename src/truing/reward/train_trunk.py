@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from truing.console import track
 from truing.models.packed import packs
 from truing.models.trunk import Trunk
-from truing.reward.features import FeatureSpec, Item, by_prompt, keep, read, readings_at, shorten
+from truing.reward.features import ROW, FeatureSpec, Item, by_prompt, keep, read, readings_at, shorten
 from truing.reward.heads import LinearHead
 from truing.reward.lessons import Lesson
 from truing.reward.train_frozen import Fit
@@ -37,9 +37,9 @@ def trunk_spec(trunk: Trunk, settings: "RewardSettings") -> FeatureSpec:
     return FeatureSpec(readings_at([settings.trunk_reading], trunk.layers), settings.max_tokens)
 
 
-def learned_states(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec, *, row: int | None = None) -> Tensor:
+def learned_states(trunk: Trunk, items: Sequence[Item], spec: FeatureSpec, *, row: int = ROW) -> Tensor:
     """(S, D) fp32 what `spec` reads of a trunk that learns, after the final norm wherever it is read; carries the gradient where it is wanted."""
-    states = read(trunk, items, spec) if row is None else read(trunk, items, spec, row=row)
+    states = read(trunk, items, spec, row=row)
     return states if spec.layers[-1] == trunk.layers else trunk.normed(states)
 
 
