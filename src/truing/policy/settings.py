@@ -24,7 +24,7 @@ class TuneSettings(Settings):
     kl_target_nats: float | None = Field(None, gt=0, description="KL per response that an adaptive beta steers to; none = beta stays fixed")
     kl_horizon: int = Field(10_000, ge=1, description="episodes over which an adaptive beta moves")
     score: Literal["mean", "lower", "worst"] = Field(
-        "mean", description="what the reward ensemble says: its mean, the mean less a standard deviation, or its worst member; the last two doubt what members disagree on"
+        "mean", description="what the reward ensemble says: its mean, the mean less a standard deviation over its members, or its worst member"
     )
     truncation: Literal["set", "subtract", "keep"] = Field("set", description="score of a cut-off answer: set to -penalty, less the penalty, or kept")
     truncation_penalty: float = Field(1.0, ge=0, description="that penalty, in standard deviations of the reward")
