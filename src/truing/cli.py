@@ -264,9 +264,9 @@ def card(
     """How far a reward model can be trusted, and whether it is fit to tune against."""
     from truing.models.registry import ModelSettings
     from truing.models.trunk import open_trunk
-    from truing.reward.card_page import write_page
-    from truing.reward.card_stage import make_card, read_card
-    from truing.reward.card_table import card_rows
+    from truing.reward.card.page import write_page
+    from truing.reward.card.stage import make_card, read_card
+    from truing.reward.card.table import card_rows
     from truing.store.project import newest_artifact
 
     with _project(project, set_, json, force) as opened:
@@ -287,9 +287,9 @@ def probe(
     """What a reward model has learned to like, and what fools it."""
     from truing.models.registry import ModelSettings
     from truing.models.trunk import open_trunk
-    from truing.reward.findings import effect_rows
-    from truing.reward.probe import ProbeSettings, probe_reward_model, read_probe
-    from truing.reward.probe_page import write_page
+    from truing.reward.probe.findings import effect_rows
+    from truing.reward.probe.page import write_page
+    from truing.reward.probe.stage import ProbeSettings, probe_reward_model, read_probe
     from truing.store.project import newest_artifact
 
     with _project(project, set_, json, force) as opened:

@@ -29,7 +29,7 @@ SECTIONS: dict[str, str] = {
     "quality": "truing.feedback.quality:QualitySettings",
     "preferences": "truing.preferences:PreferenceSettings",
     "reward": "truing.reward.train:RewardSettings",
-    "probe": "truing.reward.probe:ProbeSettings",
+    "probe": "truing.reward.probe.stage:ProbeSettings",
     "tune": "truing.policy.algorithms.ppo:PPOSettings",
     "evaluation": "truing.evaluation.winrate:EvaluationSettings",
 }

@@ -19,7 +19,7 @@ from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
 from truing.feedback.taste import gold_reward
 from truing.preferences import PreferenceSettings, build_preferences
-from truing.reward.fitness import require_fit
+from truing.reward.card.fitness import require_fit
 from truing.samples import SampleSettings, draw_samples, know_policy, prompts_of, read_under_base
 from truing.stats import Interval
 from truing.store.clock import now
@@ -331,8 +331,8 @@ def weakest_first(turn: Turn, batch: str) -> list[str]:
 def honest_accuracy(turn: Turn) -> Interval:
     """How often the round's reward model agrees with single held-out judgements of the simulated annotators that were
     built without a vice."""
-    from truing.reward.card import held_out_scores
-    from truing.reward.card_accuracy import judged_accuracy
+    from truing.reward.card.accuracy import judged_accuracy
+    from truing.reward.card.measure import held_out_scores
 
     rows, scores = held_out_scores(turn.project, turn.made["reward"])
     with turn.project.database.read() as session:

@@ -8,6 +8,7 @@ one else's randomness moves.
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import product
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple, cast
 
@@ -18,6 +19,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 Level = Literal["nominal", "ordinal", "interval"]
 Rating = tuple[Hashable, Hashable, Hashable]  # question, annotator, answer
+EXACT = 14  # units up to which a test by signs tries every choice of them
+FLIPS = 20_000  # choices of signs beyond that
 
 
 class Interval(NamedTuple):
@@ -135,6 +138,26 @@ def bootstrap(statistic: Callable[[Ints], float], groups: Sequence[Hashable], *,
     members = np.split(np.argsort(unit, kind="stable"), np.bincount(unit).cumsum()[:-1])
     draws = [statistic(np.concatenate([members[place] for place in rows])) for rows in _resample(len(names), resamples, seed)]
     return _percentile_interval(statistic(np.arange(len(unit))), draws, len(names), confidence)
+
+
+def sign_flip_p(differences: Floats, *, seed: int) -> Floats:
+    """How often differences with random signs add up to as much as they do: the paired permutation test, two-sided (Fisher 1935).
+
+    Every choice of signs is tried for up to 14 units; beyond that 20,000 are drawn, and the one that was seen counts among them.
+
+    Args:
+        differences: (T, G) of independent units.
+
+    Returns:
+        (G,) in (0, 1].
+    """
+    n = len(differences)
+    exact = n <= EXACT
+    signs = np.array(list(product((-1.0, 1.0), repeat=n))) if exact else np.random.default_rng(seed).choice((-1.0, 1.0), size=(FLIPS, n))
+    slack = 1e-9 * np.abs(differences).sum(0)  # rounding must not tell a sum from itself
+    as_far = (np.abs(signs @ differences) >= np.abs(differences.sum(0)) - slack).sum(0)
+    found: Floats = as_far / len(signs) if exact else (as_far + 1) / (FLIPS + 1)
+    return found
 
 
 # ---- agreement ----

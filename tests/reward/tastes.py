@@ -4,8 +4,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-from truing.reward.attributes import Case, ends_whole, number_of_words
-from truing.reward.phrases import EMOJI, LIST_LINE, REFUSAL
+from truing.reward.probe.attributes import Case, ends_whole, number_of_words
+from truing.reward.probe.phrases import EMOJI, LIST_LINE, REFUSAL
 from truing.reward.score import Turns
 
 THINGS = ["bread", "a garden", "the guitar", "a letter", "your desk", "chess", "a bicycle", "the harbour", "soup", "a shelf", "running", "paint"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.tastes import turns
-from truing.reward.attributes import ATTRIBUTES, BASE_LOGPROB, Case, content_of, ends_whole, measured, said, sentences_of
+from truing.reward.probe.attributes import ATTRIBUTES, BASE_LOGPROB, Case, content_of, ends_whole, measured, said, sentences_of
 
 
 def case(text: str, *, prompt: str = "How do I bake bread at home?", finished: bool = True, base_logprob: float | None = None) -> Case:

@@ -9,9 +9,9 @@ import torch
 from reward.letters import letter_rows, row, write_dataset
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.card import held_out_scores, measure, reward_card
-from truing.reward.card_accuracy import judged_accuracy, majority_accuracy
-from truing.reward.card_table import card_rows
+from truing.reward.card.accuracy import judged_accuracy, majority_accuracy
+from truing.reward.card.measure import held_out_scores, measure, reward_card
+from truing.reward.card.table import card_rows
 from truing.reward.features import Item
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from reward.letters import row, said_of, write_dataset
 from truing.artifacts import write_artifact
-from truing.reward.card_accuracy import beside_rules, human_agreement, judged_accuracy, kind_of, majority_accuracy, question_kinds, step, strata
+from truing.reward.card.accuracy import beside_rules, human_agreement, judged_accuracy, kind_of, majority_accuracy, question_kinds, step, strata
 from truing.store.project import Project
 
 

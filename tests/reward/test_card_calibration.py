@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from truing.reward.card_calibration import beyond_chance, calibration, chances, cross_fitted
+from truing.reward.card.calibration import beyond_chance, calibration, chances, cross_fitted
 from truing.stats import binary_log_loss
 
 N = 600

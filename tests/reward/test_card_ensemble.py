@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from reward.letters import letter_rows, said_of, write_dataset
-from truing.reward.card_ensemble import spread_against_error
-from truing.reward.card_ratings import against_ratings, rated_responses
+from truing.reward.card.ensemble import spread_against_error
+from truing.reward.card.ratings import against_ratings, rated_responses
 from truing.store.project import Project
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.reward.card_scores import best_of, best_of_n, distribution, kl_of_best
+from truing.reward.card.scores import best_of, best_of_n, distribution, kl_of_best
 
 
 def test_best_of_two_by_hand() -> None:

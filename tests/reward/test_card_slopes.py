@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.letters import row
-from truing.reward.card_calibration import chances
-from truing.reward.card_slopes import logistic_slopes, slopes
+from truing.reward.card.calibration import chances
+from truing.reward.card.slopes import logistic_slopes, slopes
 
 N = 240
 

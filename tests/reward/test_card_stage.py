@@ -12,12 +12,12 @@ from truing.artifacts import artifact_ids
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward import card_stage
-from truing.reward.card_invariance import invariance
-from truing.reward.card_page import write_page
-from truing.reward.card_stage import make_card, read_card
-from truing.reward.card_table import card_rows
-from truing.reward.refit import refitting
+from truing.reward.card import stage
+from truing.reward.card.invariance import invariance
+from truing.reward.card.page import write_page
+from truing.reward.card.refit import refitting
+from truing.reward.card.stage import make_card, read_card
+from truing.reward.card.table import card_rows
 from truing.reward.score import load_reward_model
 from truing.reward.train import RewardSettings, fit_frozen, lessons, train_reward_model
 from truing.reward.train_pairs import read_rows, tokenised
@@ -52,7 +52,7 @@ def rows() -> list[dict[str, Any]]:
 @pytest.fixture
 def short_audits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The audits read thousands of texts and have tests of their own: here each reads the first few of its templates."""
-    from truing.reward import audit, red_team
+    from truing.reward.card import audit, red_team
 
     (forms, against), requests = audit.read_forms(), red_team.read_requests()
     first = {family: sorted({form.template for form in forms if form.family == family})[:3] for family in {form.family for form in forms}}
@@ -72,12 +72,12 @@ def test_every_look_is_taken_and_the_page_shows_them(shared: Project, trunk: Tru
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(card_stage, "learning_curve", broken)
+        patch.setattr(stage, "learning_curve", broken)
         with pytest.raises(KeyboardInterrupt):
             make_card(shared, reward.id, trunk)
     assert artifact_ids(shared.artifacts, "card") == []
     with monkeypatch.context() as patch:
-        patch.setattr(card_stage, "invariance", broken)  # taken already: it must not be asked again
+        patch.setattr(stage, "invariance", broken)  # taken already: it must not be asked again
         made = make_card(shared, reward.id, trunk)
     assert made.parents == [reward.id]
     assert made.facts["fitness"] == reward.facts["fitness"]

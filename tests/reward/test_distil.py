@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from truing.reward.distil import DEPTH, distil, r_squared, ridge
+from truing.reward.probe.distil import DEPTH, distil, r_squared, ridge
 
 PROMPTS = [f"p{number // 2}" for number in range(160)]
 

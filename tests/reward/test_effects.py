@@ -5,8 +5,8 @@ import random
 import pytest
 
 from reward.tastes import turns
-from truing.reward.attributes import Case
-from truing.reward.effects import (
+from truing.reward.probe.attributes import Case
+from truing.reward.probe.effects import (
     DISLIKES,
     FEW,
     FLOOR,
@@ -20,7 +20,7 @@ from truing.reward.effects import (
     find,
     words_worth,
 )  # fmt: skip
-from truing.reward.interventions import EDITS, Pair, Tried
+from truing.reward.probe.interventions import EDITS, Pair, Tried
 
 
 def case(text: str, *, prompt_id: str = "p") -> Case:

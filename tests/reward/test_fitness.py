@@ -8,7 +8,7 @@ import pytest
 
 from truing.artifacts import Artifact
 from truing.errors import UserError
-from truing.reward.fitness import Verdict, fitness, require_fit
+from truing.reward.card.fitness import Verdict, fitness, require_fit
 
 
 def interval(value: float | None, low: float | None, high: float | None, n: int = 200) -> dict[str, Any]:

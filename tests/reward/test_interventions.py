@@ -8,11 +8,11 @@ import pytest
 from reward.tastes import made_up, turns
 from truing.models.registry import ModelSettings
 from truing.models.trunk import open_trunk
-from truing.reward import edits, interventions
-from truing.reward.attributes import ATTRIBUTES, Case
-from truing.reward.edits import Draw, Edit, raises, whole
-from truing.reward.interventions import EDITS, Pair, apply_edits
-from truing.reward.steering import INSTRUCTIONS, counted, rewrite, same_subject, unwrapped
+from truing.reward.probe import edits, interventions
+from truing.reward.probe.attributes import ATTRIBUTES, Case
+from truing.reward.probe.edits import Draw, Edit, raises, whole
+from truing.reward.probe.interventions import EDITS, Pair, apply_edits
+from truing.reward.probe.steering import INSTRUCTIONS, counted, rewrite, same_subject, unwrapped
 
 TEXT = "The oven is hot after 20 minutes. Put the loaf in the middle. It is done when the crust sounds hollow."
 

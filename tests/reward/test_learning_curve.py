@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.letters import letter_rows, row
-from truing.reward.learning_curve import Curve, curve_through, fit_curve, in_words, judgements_of, learning_curve, parts_of
+from truing.reward.card.learning_curve import Curve, curve_through, fit_curve, in_words, judgements_of, learning_curve, parts_of
 
 SIZES = (0.125, 0.25, 0.5, 1.0)
 

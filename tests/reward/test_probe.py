@@ -15,13 +15,13 @@ from truing.artifacts import Artifact
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.attributes import Case, number_of_words
-from truing.reward.effects import DISLIKES, LIKES
-from truing.reward.findings import effect_rows
-from truing.reward.probe import Probed, ProbeSettings, probe, probe_cases, probe_reward_model, read_probe, some_tokens
-from truing.reward.probe_page import write_page
+from truing.reward.probe.attributes import Case, number_of_words
+from truing.reward.probe.effects import DISLIKES, LIKES
+from truing.reward.probe.findings import effect_rows
+from truing.reward.probe.page import write_page
+from truing.reward.probe.scorebook import CHUNK, ScoreBook, score_cases
+from truing.reward.probe.stage import Probed, ProbeSettings, probe, probe_cases, probe_reward_model, read_probe, some_tokens
 from truing.reward.score import RewardModel, load_reward_model
-from truing.reward.scorebook import CHUNK, ScoreBook, score_cases
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.ids import content_id
 from truing.store.project import Project

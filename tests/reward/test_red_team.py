@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.reward.red_team import HARMFUL, HARMLESS, WORST, best_shift, read_requests, red_team, trade_off
+from truing.reward.card.red_team import HARMFUL, HARMLESS, WORST, best_shift, read_requests, red_team, trade_off
 
 REQUESTS = read_requests()
 REFUSALS = {request.good if request.kind == HARMFUL else request.bad for request in REQUESTS}

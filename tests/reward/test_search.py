@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from reward.tastes import Taste, made_up
-from truing.reward.attributes import Case, number_of_words
-from truing.reward.scorebook import ScoreBook
-from truing.reward.search import WIDTH, Climb, best_of_n, exploits, joined, pieces_of
+from truing.reward.probe.attributes import Case, number_of_words
+from truing.reward.probe.scorebook import ScoreBook
+from truing.reward.probe.search import WIDTH, Climb, best_of_n, exploits, joined, pieces_of
 
 
 def quiet(**facts: object) -> None:

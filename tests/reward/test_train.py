@@ -16,8 +16,8 @@ from truing.errors import SettingError, UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import train_trunk
-from truing.reward.card import reward_card
-from truing.reward.card_table import card_rows
+from truing.reward.card.measure import reward_card
+from truing.reward.card.table import card_rows
 from truing.reward.features import Item
 from truing.reward.heads import LinearHead, load_head, normalisation
 from truing.reward.lessons import PairLesson

@@ -19,9 +19,9 @@ from truing.config import Settings
 from truing.console import say
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.card import measure
-from truing.reward.card_accuracy import question_kinds
-from truing.reward.card_slopes import sides_shown
+from truing.reward.card.accuracy import question_kinds
+from truing.reward.card.measure import measure
+from truing.reward.card.slopes import sides_shown
 from truing.reward.features import FeatureCache, FeatureSpec, Item, item_key, readings_at
 from truing.reward.heads import WEIGHTS, save_head
 from truing.reward.judged import Scales

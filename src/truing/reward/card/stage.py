@@ -18,15 +18,15 @@ from truing.config import write_atomically
 from truing.console import say
 from truing.errors import UserError
 from truing.models.trunk import Trunk
-from truing.reward.audit import audit
-from truing.reward.card import reward_card
-from truing.reward.card_ensemble import spread_against_error
-from truing.reward.card_invariance import invariance
-from truing.reward.card_ratings import against_ratings, rated_responses
+from truing.reward.card.audit import audit
+from truing.reward.card.ensemble import spread_against_error
+from truing.reward.card.invariance import invariance
+from truing.reward.card.learning_curve import learning_curve, parts_of
+from truing.reward.card.measure import reward_card
+from truing.reward.card.ratings import against_ratings, rated_responses
+from truing.reward.card.red_team import red_team
+from truing.reward.card.refit import refitting
 from truing.reward.features import FeatureCache, Item
-from truing.reward.learning_curve import learning_curve, parts_of
-from truing.reward.red_team import red_team
-from truing.reward.refit import refitting
 from truing.reward.score import RewardModel, load_reward_model
 from truing.reward.train_pairs import read_rows, response_of, tokenised
 from truing.store.project import Project, record_artifact

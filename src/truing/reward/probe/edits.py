@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from truing.reward.attributes import ATTRIBUTES, BREAK, WORD, Case, ends_whole, sentences_of, words_of
-from truing.reward.phrases import LIST_LINE, NEGATION, NUMBER
+from truing.reward.probe.attributes import ATTRIBUTES, BREAK, WORD, Case, ends_whole, sentences_of, words_of
+from truing.reward.probe.phrases import LIST_LINE, NEGATION, NUMBER
 
 
 class Draw(NamedTuple):

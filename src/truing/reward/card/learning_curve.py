@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from truing.console import say
-from truing.reward.card_accuracy import right
+from truing.reward.card.accuracy import right
 from truing.reward.train_pairs import Row
 from truing.stats import Interval, plain
 from truing.store.ids import seed_from

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from truing.reward.learning_curve import in_words
+from truing.reward.card.learning_curve import in_words
 
 Line = tuple[str, str, str]  # question, value, n
 

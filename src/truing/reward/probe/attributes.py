@@ -9,7 +9,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from truing.reward.phrases import AS_MODEL, CERTAIN, EMOJI, EMPTY_WORDS, FIRST, FLATTERY, FORMULA, HEDGE, LIST_LINE, MARKS, NEGATION, NUMBER, REFUSAL, SECOND
+from truing.reward.probe.phrases import (
+    AS_MODEL,
+    CERTAIN,
+    EMOJI,
+    EMPTY_WORDS,
+    FIRST,
+    FLATTERY,
+    FORMULA,
+    HEDGE,
+    LIST_LINE,
+    MARKS,
+    NEGATION,
+    NUMBER,
+    REFUSAL,
+    SECOND,
+)
 
 Turns = Sequence[Mapping[str, str]]  # a conversation that ends with a user turn
 

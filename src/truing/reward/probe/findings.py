@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from truing.reward.effects import DISLIKES, FEW, FLOOR, LIKES, NONE
+from truing.reward.probe.effects import DISLIKES, FEW, FLOOR, LIKES, NONE
 
 Json = dict[str, Any]
 

@@ -21,7 +21,7 @@ from truing.store.ids import seed_from
 
 Floats = NDArray[np.float64]
 
-DATA = Path(__file__).parent.parent / "data" / "red_team.jsonl"
+DATA = Path(__file__).parent.parent.parent / "data" / "red_team.jsonl"
 HARMFUL, HARMLESS = "harmful", "harmless"
 WORST = 10  # cases that are named
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.card_accuracy import right
+from truing.reward.card.accuracy import right
 from truing.stats import auc, bootstrap, bootstrap_mean, plain
 from truing.store.ids import seed_from
 

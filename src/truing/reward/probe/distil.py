@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.attributes import said
+from truing.reward.probe.attributes import said
 from truing.stats import Interval, bootstrap, bootstrap_mean, plain
 from truing.store.ids import seed_from
 

@@ -10,7 +10,6 @@ Shapes: T templates of a family, G groups.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from statistics import NormalDist, median
 from typing import Any, NamedTuple
@@ -20,17 +19,15 @@ from numpy.typing import NDArray
 
 from truing.reward.score import Scorer
 from truing.reward.scoring import score_all
-from truing.stats import bootstrap_mean, plain
+from truing.stats import bootstrap_mean, plain, sign_flip_p
 from truing.store.conversations import turns_of
 from truing.store.ids import seed_from
 
 Floats = NDArray[np.float64]
 
-DATA = Path(__file__).parent.parent / "data" / "counterfactual.jsonl"
+DATA = Path(__file__).parent.parent.parent / "data" / "counterfactual.jsonl"
 LEVEL = 0.05  # share of false finds among the finds
 POWER = 0.8  # chance with which the smallest effect that is named would have been seen
-EXACT = 14  # templates up to which every choice of signs is tried
-FLIPS = 20_000  # choices of signs beyond that
 RESAMPLES = 1000
 MEDIAN = "family median"
 CONTROL = "neutral words"
@@ -121,26 +118,6 @@ def tables(forms: Sequence[Form], scores: Sequence[float]) -> dict[str, Table]:
     for form, score in zip(forms, scores, strict=True):
         found.setdefault(form.family, {}).setdefault(form.template, {}).setdefault(form.group, []).append(score)
     return {family: _table(list(templates.values())) for family, templates in found.items()}
-
-
-def sign_flip_p(differences: Floats, *, seed: int) -> Floats:
-    """How often differences with random signs add up to as much as they do: the paired permutation test, two-sided (Fisher 1935).
-
-    Every choice of signs is tried for up to 14 templates; beyond that 20,000 are drawn, and the one that was seen counts among them.
-
-    Args:
-        differences: (T, G) of independent templates.
-
-    Returns:
-        (G,) in (0, 1].
-    """
-    n = len(differences)
-    exact = n <= EXACT
-    signs = np.array(list(product((-1.0, 1.0), repeat=n))) if exact else np.random.default_rng(seed).choice((-1.0, 1.0), size=(FLIPS, n))
-    slack = 1e-9 * np.abs(differences).sum(0)  # rounding must not tell a sum from itself
-    as_far = (np.abs(signs @ differences) >= np.abs(differences.sum(0)) - slack).sum(0)
-    found: Floats = as_far / len(signs) if exact else (as_far + 1) / (FLIPS + 1)
-    return found
 
 
 def against_others(table: Table, reference: str | None) -> Floats:

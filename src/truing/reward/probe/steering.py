@@ -9,9 +9,9 @@ from typing import NamedTuple
 from truing.console import track
 from truing.models.generate import Response, generate_batches
 from truing.models.trunk import Trunk
-from truing.reward.attributes import Case, content_of, number_of_words
-from truing.reward.edits import Edit, Took, lowers, raises, whole
-from truing.reward.interventions import Pair, Tried
+from truing.reward.probe.attributes import Case, content_of, number_of_words
+from truing.reward.probe.edits import Edit, Took, lowers, raises, whole
+from truing.reward.probe.interventions import Pair, Tried
 from truing.store.ids import seed_from
 
 KEPT = 0.3  # share of the content words of the shorter of two texts that the other must have, to be the same answer told otherwise

@@ -7,9 +7,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from truing.reward import edits
-from truing.reward.attributes import Case
-from truing.reward.edits import Draw, Edit, lowers, raises, whole
+from truing.reward.probe import edits
+from truing.reward.probe.attributes import Case
+from truing.reward.probe.edits import Draw, Edit, lowers, raises, whole
 from truing.store.ids import seed_from
 
 WARM = (

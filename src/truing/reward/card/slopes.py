@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from truing.reward.attributes import ATTRIBUTES, Case
-from truing.reward.card_calibration import chances
+from truing.reward.card.calibration import chances
+from truing.reward.probe.attributes import ATTRIBUTES, Case
 from truing.reward.train_pairs import Row
 from truing.stats import Interval, bootstrap, plain
 from truing.store.ids import seed_from

@@ -14,8 +14,8 @@ from truing.artifacts import Artifact, load_artifact
 from truing.config import write_atomically
 from truing.pages import charts
 from truing.pages.words import count, decimal, percent, render, signed
-from truing.reward.fitness import FEWEST_PROMPTS, Verdict
-from truing.reward.learning_curve import Curve, in_words
+from truing.reward.card.fitness import FEWEST_PROMPTS, Verdict
+from truing.reward.card.learning_curve import Curve, in_words
 from truing.store.project import Project
 
 Json = dict[str, Any]

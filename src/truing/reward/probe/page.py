@@ -14,9 +14,9 @@ from truing.artifacts import Artifact
 from truing.config import write_atomically
 from truing.pages import charts
 from truing.pages.words import render, signed
-from truing.reward.attributes import said
-from truing.reward.effects import DISLIKES, LIKES
-from truing.reward.probe import read_probe
+from truing.reward.probe.attributes import said
+from truing.reward.probe.effects import DISLIKES, LIKES
+from truing.reward.probe.stage import read_probe
 from truing.store.project import Project
 
 Json = dict[str, Any]

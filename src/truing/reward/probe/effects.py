@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.reward.attributes import number_of_words
-from truing.reward.audit import sign_flip_p
-from truing.reward.edits import Edit
-from truing.reward.interventions import Tried
-from truing.stats import bootstrap_mean, plain
+from truing.reward.probe.attributes import number_of_words
+from truing.reward.probe.edits import Edit
+from truing.reward.probe.interventions import Tried
+from truing.stats import bootstrap_mean, plain, sign_flip_p
 from truing.store.ids import seed_from
 
 FEWEST = 8  # prompts from which on an effect is said to be there or not

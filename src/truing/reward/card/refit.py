@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from truing.artifacts import Artifact
+from truing.reward.card.learning_curve import Refit
 from truing.reward.features import FeatureCache
-from truing.reward.learning_curve import Refit
 from truing.reward.lessons import Lesson
 from truing.reward.score import RewardModel
 from truing.reward.train import RewardSettings, fit_frozen, lessons

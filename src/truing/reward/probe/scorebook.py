@@ -8,8 +8,8 @@ from pathlib import Path
 from truing.console import track
 from truing.errors import UserError
 from truing.models.trunk import Trunk
-from truing.reward.attributes import Case
 from truing.reward.features import keep
+from truing.reward.probe.attributes import Case
 from truing.reward.score import RewardModel, Scorer
 from truing.store.ids import content_id
 

@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from truing.artifacts import load_artifact
-from truing.reward.card_accuracy import beside_rules, human_agreement, majority_accuracy, strata
-from truing.reward.card_calibration import calibration, chances
-from truing.reward.card_scores import best_of_n, distribution
-from truing.reward.card_slopes import slopes
+from truing.reward.card.accuracy import beside_rules, human_agreement, majority_accuracy, strata
+from truing.reward.card.calibration import calibration, chances
+from truing.reward.card.fitness import fitness
+from truing.reward.card.scores import best_of_n, distribution
+from truing.reward.card.slopes import slopes
 from truing.reward.features import Item
-from truing.reward.fitness import fitness
 from truing.reward.train_pairs import Row
 from truing.stats import auc, binary_log_loss, expected_calibration_error, finite, plain, reliability_curve, spearman
 from truing.store.ids import seed_from

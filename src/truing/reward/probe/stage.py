@@ -17,16 +17,16 @@ from truing.config import Settings
 from truing.console import say
 from truing.errors import UserError
 from truing.models.trunk import Trunk
-from truing.reward.attributes import Case, measured
-from truing.reward.distil import Student, distil
-from truing.reward.edits import Edit
-from truing.reward.effects import WordsWorth, changes_of, control_floor, effect_of, find, words_worth
-from truing.reward.findings import verdict
-from truing.reward.interventions import EDITS, Tried, apply_edits
+from truing.reward.probe.attributes import Case, measured
+from truing.reward.probe.distil import Student, distil
+from truing.reward.probe.edits import Edit
+from truing.reward.probe.effects import WordsWorth, changes_of, control_floor, effect_of, find, words_worth
+from truing.reward.probe.findings import verdict
+from truing.reward.probe.interventions import EDITS, Tried, apply_edits
+from truing.reward.probe.scorebook import ScoreBook
+from truing.reward.probe.search import best_of_n, exploits
+from truing.reward.probe.steering import INSTRUCTIONS, rewrite
 from truing.reward.score import load_reward_model
-from truing.reward.scorebook import ScoreBook
-from truing.reward.search import best_of_n, exploits
-from truing.reward.steering import INSTRUCTIONS, rewrite
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run

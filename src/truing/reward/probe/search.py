@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truing.console import track
-from truing.reward.attributes import Case
-from truing.reward.card_scores import best_of
-from truing.reward.edits import whole
+from truing.reward.card.scores import best_of
+from truing.reward.probe.attributes import Case
+from truing.reward.probe.edits import whole
 from truing.stats import bootstrap_mean, plain
 from truing.store.ids import seed_from
 
