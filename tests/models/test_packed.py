@@ -22,8 +22,7 @@ def test_a_row_by_hand() -> None:
     packed = pack(TREES, pad_id=0)
     assert packed.input_ids[:12].tolist() == [5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
     assert packed.positions[:12].tolist() == [0, 1, 2, 3, 4, 3, 0, 0, 1, 2, 3, 4]  # a response goes on where its prompt ends
-    assert packed.lengths == [3, 2, 1, 1, 2, 0, 3, LEAST_ROWS - 12]
-    assert packed.branches == [2, 0, 2]
+    assert packed.trees == [(3, 2, 1), (1,), (2, 0, 3)]
     assert packed.spans == [Span(3, 5), Span(5, 6), Span(8, 9), Span(9, 12)]  # of one without tokens, the prompt's last
     assert len(packed.input_ids) == LEAST_ROWS
     assert len(pack([Tree((1,) * (LEAST_ROWS + 1), ())], 0).input_ids) == LEAST_ROWS + ROW_STEP
@@ -80,10 +79,3 @@ def test_gradients_of_a_row_are_those_of_its_parts(tiny_model: Path) -> None:
     assert len(together) == len(parameters)
     for one, other in zip(together, apart, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
-
-
-def test_attention_is_as_before_afterwards(trunk: Trunk) -> None:
-    before = trunk.model.config._attn_implementation
-    with torch.no_grad():
-        trunk.packed_layers(pack(TREES, trunk.pad_id), (1,))
-    assert trunk.model.config._attn_implementation == before

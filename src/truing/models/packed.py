@@ -3,18 +3,17 @@
 Each token has the position it would have in its own sequence. A response sees its prompt and itself, never a sibling: the numbers are those of reading
 each prompt and response alone. All but attention works on a token at a time, so that the row is one matrix for every product.
 
-Shapes: N tokens of all, H hidden, h heads, D numbers of a head.
+Shapes: N tokens of all, T of a tree, h heads of queries, g of keys and values, D numbers of a head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-ATTENTION = "truing_packed"  # by which transformers knows the function below
 LEAST_ROWS, ROW_STEP = 512, 64
 Tokens = tuple[int, ...]
 
@@ -42,16 +41,19 @@ class Tree(NamedTuple):
 class Packed:
     """Attributes:
     input_ids, positions: (N,).
-    lengths: tokens of each prompt and of each of its responses, tree after tree; the last is what fills the row.
-    branches: how many responses each tree has.
+    trees: of each tree the tokens of its prompt and of each of its responses. What the row has beyond them fills it.
     spans: of each response in the order of the trees. Of a response without tokens, the last token of its prompt.
     """
 
     input_ids: Tensor
     positions: Tensor
-    lengths: list[int]
-    branches: list[int]
+    trees: list[tuple[int, ...]]
     spans: list[Span]
+
+    @cached_property
+    def masks(self) -> list[Tensor]:
+        """(T, T) of each tree, 0 where a token may look, -inf where not."""
+        return [_sees(lengths).to(self.input_ids.device) for lengths in self.trees]
 
 
 def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
@@ -67,23 +69,19 @@ def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
         raise ValueError("a prompt without tokens")
     ids: list[int] = []
     positions: list[int] = []
-    lengths: list[int] = []
     spans: list[Span] = []
     for prompt, responses in trees:
         ids += prompt
         positions += range(len(prompt))
-        lengths.append(len(prompt))
         border = len(ids)
         for response in responses:
             spans.append(Span(len(ids), len(ids) + len(response)) if response else Span(border - 1, border))
             ids += response
             positions += range(len(prompt), len(prompt) + len(response))
-            lengths.append(len(response))
     rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS)
-    lengths.append(rows - len(ids))
-    positions += [0] * lengths[-1]
-    ids += [pad_id] * lengths[-1]
-    return Packed(torch.tensor(ids), torch.tensor(positions), lengths, [len(tree.responses) for tree in trees], spans)
+    positions += [0] * (rows - len(ids))
+    ids += [pad_id] * (rows - len(ids))
+    return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans)
 
 
 def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
@@ -101,33 +99,45 @@ def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
     return groups
 
 
-def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: None, *, scaling: float, packed: Packed, **_: Any
-) -> tuple[Tensor, None]:
-    """(1, N, h, D) from query (1, h, N, D), key and value (1, g, N, D): a prompt by itself, a response after its prompt."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    parts = zip(*(states.split(packed.lengths, 2) for states in (query, key, value)), strict=True)
-    found: list[Tensor] = []
-    for branches in packed.branches:
-        q, k, v = next(parts)
-        found.append(_attend(q, k, v, scaling, causal=True))
-        for _response in range(branches):
-            own_q, own_k, own_v = next(parts)
-            if own_q.shape[2]:
-                seen = _seen(own_q.shape[2], k.shape[2], own_q)
-                found.append(_attend(own_q, torch.cat([k, own_k], 2), torch.cat([v, own_v], 2), scaling, mask=seen))
-    found.append(next(parts)[2])  # what fills the row: any numbers do
-    return torch.cat(found, 2).transpose(1, 2), None
+def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed) -> Tensor:
+    """(N, h, D) from query (N, h, D), key and value (N, g, D): a token sees its prompt and what stands before it in its own response.
+
+    Where nothing is learned, each response is asked alone, so that its numbers are the same to the bit whatever siblings it has; where something is, a prompt
+    and all its responses are asked at once, which is faster both ways and the same to rounding.
+    """
+    sizes = [sum(lengths) for lengths in packed.trees]
+    *trees, (filling, _, _) = zip(*(states.split([*sizes, len(query) - sum(sizes)]) for states in (query, key, value)), strict=True)
+    if query.requires_grad:
+        found = [_attend(q, k, v, scaling, mask.to(q.dtype)) for (q, k, v), mask in zip(trees, packed.masks, strict=True)]
+    else:
+        found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in _apart(q, k, v, scaling, lengths)]
+    return torch.cat([*found, filling])  # what fills the row: any numbers do
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, *, causal: bool = False, mask: Tensor | None = None) -> Tensor:
-    return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
+def _apart(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: Sequence[int]) -> Iterator[Tensor]:
+    """(T, h, D) of each part of a tree."""
+    parts = zip(*(states.split(list(lengths)) for states in (query, key, value)), strict=True)
+    q, k, v = next(parts)
+    yield _attend(q, k, v, scaling)
+    for own_q, own_k, own_v in parts:
+        if len(own_q):
+            yield _attend(own_q, torch.cat([k, own_k]), torch.cat([v, own_v]), scaling, _seen(len(own_q), len(k), own_q))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
+    """(Q, h, D); without a mask each token sees those before it."""
+    q, k, v = (states.transpose(0, 1)[None] for states in (query, key, value))
+    found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
+    return found[0].transpose(0, 1)
+
+
+def _sees(lengths: Sequence[int]) -> Tensor:
+    """(T, T) 0 where a token of a tree may look, -inf where not: at the prompt, and at its own response before it."""
+    mask = torch.block_diag(*(torch.ones(length, length) for length in lengths)).tril_()
+    mask[lengths[0] :, : lengths[0]] = 1
+    return torch.zeros_like(mask).masked_fill_(mask == 0, float("-inf"))
 
 
 def _seen(response: int, prompt: int, like: Tensor) -> Tensor:
     """(R, P + R) 0 where a token of a response may look, -inf where not."""
     return torch.full((response, prompt + response), float("-inf"), dtype=like.dtype, device=like.device).triu_(prompt + 1)
-
-
-AttentionInterface.register(ATTENTION, _attention)

@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from truing.errors import UserError
 from truing.models.lora import speed_up
-from truing.models.packed import ATTENTION, Packed
+from truing.models.packed import Packed
+from truing.models.plain_layers import layer_forward, norm
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
@@ -116,18 +117,20 @@ class Trunk:
 
     def packed_layers(self, packed: Packed, layers: Sequence[int]) -> dict[int, Tensor]:
         """Layer → (N, H), as `hidden_layers`, of prompts and responses in one row, under the adapter that is on. Only for a model that `splits`."""
-        before, self.model.config._attn_implementation = self.model.config._attn_implementation, ATTENTION
-        try:
-            states = self._body.embed_tokens(packed.input_ids[None])
-            return {layer: found[0] for layer, found in self._rising(states, packed.positions[None], layers, packed=packed).items()}
-        finally:
-            self.model.config._attn_implementation = before
+        states = self._body.embed_tokens(packed.input_ids)
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=packed.positions[None]))
+        found = {}
+        for place, layer in enumerate(self._body.layers[: max(layers)], 1):
+            states = layer_forward(layer, states, cos, sin, packed)
+            if place in layers:
+                found[place] = norm(self._body.norm, states) if place == self.layers else states
+        return found
 
-    def _rising(self, states: Tensor, positions: Tensor, layers: Sequence[int], **attention: Any) -> dict[int, Tensor]:
+    def _rising(self, states: Tensor, positions: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
         """States after each of some layers; nothing above the highest one is run."""
         found, done = {}, 0
         for layer in sorted(set(layers)):
-            states = self._between(states, positions, slice(done, layer), **attention)
+            states = self._between(states, positions, slice(done, layer))
             found[layer] = self._body.norm(states) if layer == self.layers else states
             done = layer
         return found
@@ -135,11 +138,11 @@ class Trunk:
     def _through(self, batch: Batch, states: Tensor, chosen: slice) -> Tensor:
         return self._between(states, torch.arange(batch.input_ids.shape[1])[None], chosen)
 
-    def _between(self, states: Tensor, positions: Tensor, chosen: slice, **attention: Any) -> Tensor:
+    def _between(self, states: Tensor, positions: Tensor, chosen: slice) -> Tensor:
         embeddings = self._body.rotary_emb(states, position_ids=positions)
         for layer in self._body.layers[chosen]:
             states = layer(
-                states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False, **attention
+                states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False
             )  # fmt: skip
         return states
 
