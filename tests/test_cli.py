@@ -122,6 +122,41 @@ def test_every_stage_alone(small: Path) -> None:
     assert str(reward["reward"]) in again.stdout
 
 
+def test_rewards_of_ones_own_and_several_in_one(tmp_path: Path, tiny_model: Path) -> None:
+    folder = tmp_path / "p"
+    create_project(folder, settings=commented_toml({"model": {"name": str(tiny_model), "dtype": "fp32"}, "samples": {"max_new_tokens": 8}}))
+    (folder / "prompts.txt").write_text("".join(f"Say something kind about number {number}.\n" for number in range(12)))
+    (folder / "rewards.py").write_text(
+        "def brief(prompt, responses): return [-float(len(r)) for r in responses]\n"
+        "def vowels(prompt, responses): return [float(sum(r.count(v) for v in 'aeiou')) for r in responses]\n"
+        "def broken(prompt, responses): return responses[0][1000]\n"
+    )  # fmt: skip
+    truing("prompts", "import", "prompts.txt", cwd=folder)
+    truing("sample", cwd=folder)
+    told = truing("reward", "use", "rewards.py:brief", cwd=folder).stdout.replace("\n", " ")
+    assert "rewards.py:brief; not measured, for want of held-out judgements" in told
+    assert "next: truing tune --set tune.unfit=true" in told
+    ids = [last(truing("reward", "use", f"rewards.py:{name}", "--json", cwd=folder))["reward"] for name in ("brief", "vowels")]
+    whole = last(truing("reward", "combine", f"brief={ids[0]}:0.5", f"rich={ids[1]}", "--at-least", "rich:-0.5:3", "--json", cwd=folder))
+    assert whole["verdict"] == "not fit"
+    ancestors = last(truing("lineage", str(whole["reward"]), "--json", cwd=folder))["ancestors"]
+    assert isinstance(ancestors, list)
+    assert {row["id"] for row in ancestors} == {whole["reward"], *ids}
+    refused(truing("tune", cwd=folder, check=False), "not fit to tune against", "tune.unfit=true")
+    refused(truing("reward", "card", cwd=folder, check=False), "was measured on none")
+    refused(truing("reward", "export", "out", cwd=folder, check=False), "was not trained here")
+    refused(truing("reward", "use", "rewards.py:kind", cwd=folder, check=False), "has no function 'kind'", "brief, vowels, broken")
+    refused(truing("reward", "use", "hub:nobody", cwd=folder, check=False), "names no reward model", "FILE.py:FUNCTION")
+    refused(truing("reward", "use", f"hub:{tiny_model}", cwd=folder, check=False), "never trained to classify")
+    refused(truing("reward", "combine", f"brief={ids[0]}", cwd=folder, check=False), "a single objective")
+    crashed = truing("reward", "use", "rewards.py:broken", cwd=folder, check=False)
+    assert crashed.returncode == 1
+    assert "IndexError" in crashed.stderr
+    assert "raised by the reward function rewards.py:broken" in crashed.stderr
+    help_text = truing("reward", "use", "--help", cwd=folder).stdout.replace("\n", " ")
+    assert "A Python function is your code: it runs here" in " ".join(help_text.split())
+
+
 def test_chat_answers_line_after_line_and_says_what_it_forgets(small: Path) -> None:
     finished = subprocess.run(
         [sys.executable, "-m", "truing", "chat", "base"],

@@ -110,6 +110,36 @@ def test_tuning_goes_by_the_ensembles_lower_bound_where_told_to(tmp_path: Path, 
     assert first["worst"]["objective/scores"] < first["lower"]["objective/scores"] < first["mean"]["objective/scores"]
 
 
+def test_a_round_goes_by_a_reward_that_was_brought_in_and_so_does_the_next(tmp_path: Path, tiny_model: Path) -> None:
+    from truing.reward.outside.classifier import Reading
+    from truing.rounds import combine_reward_models, reward_of_round, train_reward_model, tune_policy, use_reward_model
+
+    project = make_project(tmp_path / "one", tiny_model)
+    (tmp_path / "rewards.py").write_text("def brief(prompt, responses): return [-float(len(r)) - len(prompt[-1]['content']) for r in responses]\n")
+    first = Turn(project, seed=7)
+    brief = use_reward_model(first, f"{tmp_path / 'rewards.py'}:brief", Reading())
+    assert brief.facts["n_reference"] == 0  # nothing was sampled yet
+    run_round(first)
+    assert first.made["reward"] == brief.id
+    assert load_artifact(project.artifacts, first.made["policy"]).parents == [brief.id]
+    rows = [json.loads(line) for line in (load_artifact(project.artifacts, first.made["policy"]).path / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["objective/scores"] < 0 for row in rows)
+    assert "brought in from outside" in report(first).read_text()
+    second = Turn(project, new=True)
+    assert len(weakest_first(second, first.made["samples"]["batch"])) == 60
+    assert reward_of_round(second).id == second.made["reward"] == brief.id
+    kind = train_reward_model(second)
+    again = use_reward_model(second, f"{tmp_path / 'rewards.py'}:brief", Reading())
+    assert again.facts["n_reference"] > 50
+    assert again.parents == [second.made["dataset"]]
+    both = combine_reward_models(second, [f"kind={kind.id}", f"brief={again.id}:0.5"], ["kind:-1:2"])
+    assert both.parents == sorted([kind.id, again.id, second.made["dataset"]])
+    policy = tune_policy(second)
+    row = json.loads((policy.path / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"objective/scores/kind", "objective/scores/brief", "objective/scores_lower"} <= row.keys()
+    assert row["objective/scores_lower"] < row["objective/scores"]
+
+
 def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None:
     project = make_project(tmp_path / "one", tiny_model)
     turn = Turn(project)

@@ -4,6 +4,7 @@ that need it."""
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,13 @@ Json = Annotated[bool, typer.Option("--json", help="Messages to stderr; the last
 Force = Annotated[bool, typer.Option("--force", help="Do it again even if the same inputs were done before.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of a new round (default 1, or the parent round's).")]
 HERE = Path()
+
+
+class DType(StrEnum):
+    """Types of a model's weights."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
 
 
 def main() -> None:
@@ -239,6 +247,51 @@ def reward_train(
         result({"reward": model.id, **bounds, "n_test": accuracy["n"], "verdict": model.facts["fitness"]["verdict"]})
 
 
+@reward_app.command("use")
+def reward_use(
+    source: Annotated[str, typer.Argument(help="hub:OWNER/NAME or hub:FOLDER, a sequence-classification model; or FILE.py:FUNCTION, a Python function.")],
+    label: Annotated[str | None, typer.Option("--label", help="The label whose log-odds are the score, where the model has several.")] = None,
+    template: Annotated[Path | None, typer.Option("--template", help="A file with a chat template in Jinja, for a model without one.")] = None,
+    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=2, help="Tokens it reads at most, the last ones (default: what it can).")] = None,
+    dtype: Annotated[DType, typer.Option("--dtype", help="Of its weights: bf16 takes half the memory, and scores differ by its rounding.")] = DType.FP32,
+    dataset: Annotated[str | None, typer.Option(help="Dataset that it is measured on (default: the round's, or the newest).")] = None,
+    project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Bring in a reward model: one of the Hub's, a folder, or a Python function.
+
+    A model is opened from safetensors alone, without pickles and without code of its own. A Python function is your code: it runs here, now and whenever this
+    reward scores, with all the rights that you have, and nothing fences it in. Read what you didn't write.
+    """
+    from truing.reward.outside.classifier import Reading
+    from truing.rounds import use_reward_model
+
+    own = None if template is None else _text_of(template)
+    with _turn(project, set_, json, force, new=True) as turn:
+        model = use_reward_model(turn, source, Reading(label, own, max_tokens, dtype.value), dataset)
+        _tell_brought(model, model.facts["name"])
+
+
+@reward_app.command("combine")
+def reward_combine(
+    objectives: Annotated[list[str], typer.Argument(metavar="NAME=ARTIFACT[:WEIGHT]", help="Reward models with a name and a weight (default 1) each.")],
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option("--at-least", metavar="NAME:THRESHOLD:PRICE", help="What an objective falls short of THRESHOLD costs PRICE a standard deviation."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset that it is measured on (default: the round's, or the newest).")] = None,
+    project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """Make one reward model of several: a weighted sum, some of them held to a threshold.
+
+    All scores are normalised, 0 and 1 being mean and standard deviation over ordinary answers: a threshold of -0.5 is a little below an ordinary answer.
+    """
+    from truing.rounds import combine_reward_models
+
+    with _turn(project, set_, json, force, new=True) as turn:
+        model = combine_reward_models(turn, objectives, at_least or [], dataset)
+        _tell_brought(model, ", ".join(objectives))
+
+
 @reward_app.command("eval")
 def reward_eval(
     files: Annotated[list[Path], typer.Argument(help="Files of preferences, such as a RewardBench set; formats as for `truing import`, or parquet.")],
@@ -313,12 +366,12 @@ def reward_export(
     from truing.models.registry import ModelSettings
     from truing.models.trunk import open_trunk
     from truing.reward.export import OFFSET, export_classifier
-    from truing.reward.score import load_reward_model
+    from truing.reward.score import load_trained_model
     from truing.store.project import newest_artifact
 
     with _project(project, set_, json) as opened:
         chosen = model or newest_artifact(opened, "reward")
-        offset = export_classifier(load_reward_model(opened, chosen, open_trunk(opened.settings(ModelSettings))), folder)
+        offset = export_classifier(load_trained_model(opened, chosen, open_trunk(opened.settings(ModelSettings))), folder)
         say(f"{folder} gives the scores of {chosen} less {offset:.4f} ({OFFSET} in its config.json)")
         result({"reward": chosen, "folder": str(folder), OFFSET: offset})
 
@@ -504,6 +557,24 @@ def _tell_verdicts(evaluation: "Artifact") -> None:
         say(f"warnings: {', '.join(evaluation.facts['warnings'])}")
 
 
+def _tell_brought(model: "Artifact", what: str) -> None:
+    """A reward model that was not fitted here, and how far it can be trusted."""
+    accuracy, measured = model.facts["accuracy"], model.facts.get("n_held_out")
+    right = f"held-out accuracy {_between(accuracy)} on {accuracy['n']} pairs" if measured else "not measured, for want of held-out judgements"
+    say(f"{model.id}: {what}; {right}")
+    _tell_fitness(model.facts["fitness"])
+    say("", then="truing reward card" if measured else "truing tune --set tune.unfit=true    (or: truing preferences, and then this again)")
+    result({"reward": model.id, "accuracy": accuracy["value"], "n_test": accuracy["n"], "verdict": model.facts["fitness"]["verdict"]})
+
+
+def _text_of(file: Path) -> str:
+    """What a file of the user's says."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} can't be read: {error}", fix="name a text file in UTF-8") from error
+
+
 def _tell_fitness(fitness: dict[str, Any]) -> None:
     """The verdict on a reward model, why, and what would help."""
     say(fitness["sentence"])
@@ -534,7 +605,7 @@ def _evaluated(opened: "Project", model: str | None, rows: "list[Chosen]", seed:
     if len(unseen) < len(rows):
         say(f"{len(rows) - len(unseen)} preferences are about prompts that {name} learned from, and are left out")
     scorer = load_reward_model(opened, name, open_trunk(opened.settings(ModelSettings)))
-    found = evaluate_pairs(scorer, unseen, seed=seed, nats=float(scorer.head.std))
+    found = evaluate_pairs(scorer, unseen, seed=seed, nats=scorer.nats)
     show_table(COLUMNS, table(found))
     say(found["sentence"], then="truing reward card")
     return {"reward": name, "learned_from": len(rows) - len(unseen), **found}

@@ -10,8 +10,9 @@ from pydantic import Field
 from sqlalchemy import func, select
 from sqlalchemy.orm.attributes import flag_modified
 
-from truing.artifacts import Artifact, load_artifact, write_artifact
+from truing.artifacts import Artifact, artifact_ids, load_artifact, write_artifact
 from truing.config import SECTIONS, Settings, section_class
+from truing.console import say
 from truing.errors import UserError
 from truing.feedback.assignment import still_wanted
 from truing.feedback.quality import QualitySettings, measure_quality
@@ -29,7 +30,8 @@ from truing.store.tables import Annotator, AnnotatorKind, Judgement, Question, Q
 
 if TYPE_CHECKING:
     from truing.models.trunk import Trunk
-    from truing.reward.score import RewardModel
+    from truing.reward.outside.classifier import Reading
+    from truing.reward.score import AnyRewardModel
 
 BASE = "base"
 
@@ -56,7 +58,7 @@ def run_round(turn: "Turn") -> dict[str, Any]:
     sample(turn)
     ask_for_feedback(turn)
     weigh_feedback(turn)
-    train_reward_model(turn)
+    reward_of_round(turn)
     tune_policy(turn)
     evaluate(turn)
     seal(turn)
@@ -185,6 +187,46 @@ def train_reward_model(turn: Turn) -> Artifact:
     return model
 
 
+def reward_of_round(turn: Turn) -> Artifact:
+    """The reward model that was brought in or combined for this round or for the one it goes on from; where there is none, one fitted to the newest dataset."""
+    chosen = turn.made.get("reward") or (turn.parent.made.get("reward") if turn.parent is not None else None)
+    found = None if chosen is None else load_artifact(turn.project.artifacts, chosen)
+    if found is None or "source" not in found.facts:
+        return train_reward_model(turn)
+    say(f"round {turn.number} goes by {found.id}, which was brought in; `truing reward train` would fit one to its judgements")
+    turn.note(reward=found.id)
+    return found
+
+
+def use_reward_model(turn: Turn, source: str, reading: "Reading", dataset: str | None = None) -> Artifact:
+    """Bring a reward model in for this round: a sequence-classification model, or a Python function, which is run."""
+    from truing.reward.outside.source import parse
+    from truing.reward.outside.stage import use_reward_model as use
+    from truing.reward.train import RewardSettings
+
+    model = use(
+        turn.project, parse(source), turn.trunk, reading=reading, dataset_id=_dataset_to_measure_on(turn, dataset),
+        reference_samples=turn.project.settings(RewardSettings).reference_samples, seed=turn.seed_of("reward"), round_id=turn.id,
+    )  # fmt: skip
+    turn.note(reward=model.id)
+    return model
+
+
+def combine_reward_models(turn: Turn, objectives: Sequence[str], at_least: Sequence[str], dataset: str | None = None) -> Artifact:
+    """Make one reward model of several for this round, `NAME=ARTIFACT:WEIGHT` each, some of them held to `NAME:THRESHOLD:PRICE`."""
+    from truing.reward.objectives.stage import combine_reward_models as combine
+    from truing.reward.objectives.weighing import parse_floor, parse_objective
+    from truing.reward.train import RewardSettings
+
+    model = combine(
+        turn.project, [parse_objective(words) for words in objectives], [parse_floor(words) for words in at_least], turn.trunk,
+        dataset_id=_dataset_to_measure_on(turn, dataset), reference_samples=turn.project.settings(RewardSettings).reference_samples,
+        seed=turn.seed_of("reward"), round_id=turn.id,
+    )  # fmt: skip
+    turn.note(reward=model.id)
+    return model
+
+
 def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
     """Tune the policy that the round starts with against the round's reward model, on training prompts alone."""
     from truing.policy.train import train_policy, tune_settings
@@ -282,7 +324,7 @@ class _adapter_loaded:  # noqa: N801 (a context manager)
         self.turn.trunk.drop_adapter("policy")
 
 
-def reward_model(turn: Turn, reward_id: str, *, by: Literal["mean", "lower", "worst"] = "mean") -> "RewardModel":
+def reward_model(turn: Turn, reward_id: str, *, by: Literal["mean", "lower", "worst"] = "mean") -> "AnyRewardModel":
     """A reward model on this round's trunk, which scores by its ensemble's mean, lower bound or worst member."""
     from truing.reward.score import load_reward_model
 
@@ -371,6 +413,12 @@ def _open_round(project: Project, number: int | None, seed: int | None, new: boo
         session.add(row)
         session.flush()
         return row
+
+
+def _dataset_to_measure_on(turn: Turn, named: str | None) -> str | None:
+    """The dataset that was named, the round's, or the project's newest; None where there is none."""
+    found = artifact_ids(turn.project.artifacts, "dataset")
+    return named or turn.made.get("dataset") or (found[-1] if found else None)
 
 
 def _parent(project: Project, row: Round) -> Round | None:

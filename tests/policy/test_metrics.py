@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,13 @@ def test_a_row_by_hand() -> None:
 
 def test_an_ensembles_lower_bound_is_the_score_less_its_doubt() -> None:
     assert measured(two_answers(doubts=torch.tensor([1.0, 2.0])))["objective/scores_lower"] == -6.0  # the mean of 3 - 1 and -12 - 2
+
+
+def test_each_objective_has_a_row() -> None:
+    rollout = replace(two_answers(), objectives={"kind": torch.tensor([1.0, 2.0]), "brief": torch.tensor([-3.0, 0.0])})
+    row = measured(rollout)
+    assert (row["objective/scores/kind"], row["objective/scores/brief"]) == (1.5, -1.5)
+    assert not any(name.startswith("objective/scores/") for name in measured(two_answers()))
 
 
 def test_a_critic_adds_its_rows_and_padding_does_not_count() -> None:

@@ -15,7 +15,7 @@ from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
 from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
-from truing.policy.rollout import Rollout, _scores, deal, draw_rollout, final_scores, top_layers, widen
+from truing.policy.rollout import Rollout, _judged, deal, draw_rollout, final_scores, top_layers, widen
 from truing.policy.settings import TuneSettings
 from tuning import settings_for
 
@@ -218,7 +218,28 @@ def test_doubts_come_from_a_reward_that_knows_them() -> None:
         def score_with_std(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
             return [float(len(response)) for response in responses], [0.25] * len(prompts)
 
-    scores, doubts = _scores(Ensemble(), [[1], [2]], [[3], [4, 5]])
+    scores, doubts, objectives = _judged(Ensemble(), [[1], [2]], [[3], [4, 5]])
     assert scores.tolist() == [1.0, 2.0]
     assert doubts is not None
     assert doubts.tolist() == [0.25, 0.25]
+    assert objectives == {}
+
+
+def test_objectives_come_from_a_reward_that_is_made_of_several(trunk: Trunk) -> None:
+    class Several:
+        def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+            return self.score_objectives(prompts, responses)[0]
+
+        def score_objectives(
+            self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
+        ) -> tuple[list[float], list[float], dict[str, list[float]]]:
+            lengths = [float(len(response)) for response in responses]
+            return lengths, [0.25] * len(prompts), {"brief": [-length for length in lengths]}
+
+    trunk.add_adapter("policy", rank=2, alpha=4, seed=1)
+    settings = settings_for("rloo", samples=4, group_size=2, microbatch=3)
+    rollout = draw_rollout(trunk, None, [[5, 6, 7], [8, 9], [10] * 9, [14]], [1, 2, 3, 4], Several(), settings, beta=0.1, temperature=1.0, max_new_tokens=5)
+    assert rollout.doubts is not None
+    assert rollout.doubts.tolist() == [0.25] * 4
+    assert rollout.raw_scores.tolist() == [float(len(response.token_ids)) for response in rollout.responses]
+    assert torch.equal(rollout.objectives["brief"], -rollout.raw_scores)

@@ -18,9 +18,10 @@ from truing.reward.card.page import write_page
 from truing.reward.card.refit import refitting
 from truing.reward.card.stage import make_card, read_card
 from truing.reward.card.table import card_rows
-from truing.reward.score import load_reward_model
+from truing.reward.score import load_trained_model
 from truing.reward.train import RewardSettings, fit_frozen, lessons, train_reward_model
 from truing.reward.train_pairs import read_rows, tokenised
+from truing.reward.yardstick import answer_of
 from truing.store.project import Project, create_project, open_project
 
 SETTINGS = {
@@ -47,19 +48,6 @@ def rows() -> list[dict[str, Any]]:
     found = letter_rows(80)
     hostile = row("<script>alert(1)</script>", "bird zzz", "bird <b>www</b>", 1.0, split="held-out")
     return [*found, hostile]
-
-
-@pytest.fixture
-def short_audits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The audits read thousands of texts and have tests of their own: here each reads the first few of its templates."""
-    from truing.reward.card import audit, red_team
-
-    (forms, against), requests = audit.read_forms(), red_team.read_requests()
-    first = {family: sorted({form.template for form in forms if form.family == family})[:3] for family in {form.family for form in forms}}
-    few = [form for form in forms if form.template in first[form.family]]
-    some = [one for place, one in enumerate(requests) if sum(other[:2] == one[:2] for other in requests[:place]) < 2]
-    monkeypatch.setattr(audit, "read_forms", lambda: (few, against))
-    monkeypatch.setattr(red_team, "read_requests", lambda: some)
 
 
 @pytest.mark.slow
@@ -104,7 +92,7 @@ def test_every_look_is_taken_and_the_page_shows_them(shared: Project, trunk: Tru
 def test_the_whole_refitted_is_the_model_itself(head: str, shared: Project, trunk: Trunk, rows: list[dict[str, Any]]) -> None:
     dataset = write_dataset(shared, rows)
     reward = train_reward_model(shared, SETTINGS[head], dataset.id, trunk, seed=1)
-    model = load_reward_model(shared, reward.id, trunk)
+    model = load_trained_model(shared, reward.id, trunk)
     refit = refitting(shared, reward, dataset, model, lambda **progress: None)
     train, held_out = read_rows(dataset)
     everyone = {one["prompt_id"] for one in train}
@@ -121,7 +109,7 @@ def test_half_the_pairs_are_held_back_twice_as_much(shared: Project, trunk: Trun
     """0.1 beside the mean loss of 56 pairs is the prior that 0.2 is beside that of 28."""
     dataset = write_dataset(shared, rows)
     reward = train_reward_model(shared, SETTINGS["linear"], dataset.id, trunk, seed=1)
-    model, (train, held_out) = load_reward_model(shared, reward.id, trunk), read_rows(dataset)
+    model, (train, held_out) = load_trained_model(shared, reward.id, trunk), read_rows(dataset)
     half = sorted({one["prompt_id"] for one in train})[:28]
     found = refitting(shared, reward, dataset, model, lambda **progress: None)(half, 5)
     part, tests = lessons(dataset, train, trunk, SETTINGS["linear"])[0].only(half), tokenised(held_out, trunk)
@@ -139,14 +127,16 @@ def test_an_adapter_is_not_refitted_and_leaves_the_trunk_as_it_was(shared: Proje
     assert found["learning_curve"] is None
     assert found["ensemble"]["n"] == 25
     assert not trunk.has_adapter(reward.id)
-    assert "What more judgements would buy" not in write_page(shared, make_card(shared, reward.id, trunk).id).read_text(encoding="utf-8")
+    page = write_page(shared, make_card(shared, reward.id, trunk).id).read_text(encoding="utf-8")
+    assert "What more judgements would buy was not measured: its trunk learned, too" in page
+    assert ("what more judgements would buy", "not measured: its trunk learned, too: each point would be a training of its own", "") in list(card_rows(found))
 
 
 def test_a_model_in_bf16_is_scored_in_fp32_as_well(shared: Project, tiny_model: Path, rows: list[dict[str, Any]]) -> None:
     half = open_trunk(ModelSettings(name=str(tiny_model), dtype="bf16"))
     reward = train_reward_model(shared, SETTINGS["linear"], write_dataset(shared, rows).id, half, seed=1)
-    pairs = tokenised(read_rows(write_dataset(shared, rows))[1], half)
-    found = invariance(shared, load_reward_model(shared, reward.id, half), pairs.a)
+    answers = [answer_of(one, "a") for one in read_rows(write_dataset(shared, rows))[1]]
+    found = invariance(shared, load_trained_model(shared, reward.id, half), answers)
     last = found["rows"][-1]
     assert last["what"] == "in fp32"
     assert 0 < last["largest"] < 1

@@ -11,7 +11,7 @@ from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward.export import OFFSET, export_classifier
-from truing.reward.score import RewardModel, load_reward_model
+from truing.reward.score import RewardModel, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project
 
@@ -32,7 +32,7 @@ def trunk(tiny_model: Path) -> Trunk:
 
 def made(project: Project, trunk: Trunk, settings: RewardSettings) -> RewardModel:
     artifact = train_reward_model(project, settings, write_dataset(project, letter_rows(60)).id, trunk, seed=1)
-    return load_reward_model(project, artifact.id, trunk)
+    return load_trained_model(project, artifact.id, trunk)
 
 
 @pytest.mark.parametrize("settings", KINDS.values(), ids=list(KINDS))

@@ -51,6 +51,31 @@ def test_a_mixture_by_hand() -> None:
     assert surprise(scores(LN3, 0), found, scales).item() == near(whole)
 
 
+def test_scales_are_against_their_mean_by_shares() -> None:
+    thumbs, ranking = Said(Kind.THUMBS, (0,), {"up": True}, 1.0), Said(Kind.RANKING, (0, 1), {"ranks": [1, 2]}, 1.0)
+    forms = forms_of([pair(0, 1, 1), Said(Kind.EDIT, (0, 1), {}, 1.0), ranking, thumbs])
+    assert forms.shares == (0.5, 0.25, 0, 0.25)
+    scales = Scales(forms)
+    with torch.no_grad():
+        scales.log_scale.copy_(torch.tensor([0.0, 4 * LN3, 7.0, 0.0], dtype=torch.float64))
+    assert [scales.scale(kind).item() for kind in (Kind.PAIR, Kind.RANKING, Kind.THUMBS)] == [near(1 / 3), near(27), near(1 / 3)]
+    alone = Scales(forms_of([thumbs]))
+    with torch.no_grad():
+        alone.log_scale.fill_(5.0)
+    assert alone.scale(Kind.THUMBS).item() == 1  # so that strong L2 on the scores is strong
+
+
+def test_aspects_are_loaded_against_their_mean() -> None:
+    scales = Scales(forms_of([Said(Kind.RATING, (0,), {"aspects": {"true": 1, "warm": 2}}, 1.0)]))
+    with torch.no_grad():
+        scales.loading.copy_(torch.tensor([math.log(8), math.log(2)], dtype=torch.float64))
+    assert scales.loadings().tolist() == [near(2), near(0.5)]  # against a mean of log 4
+    alone = Scales(forms_of([Said(Kind.RATING, (0,), {"aspects": {"true": 1}}, 1.0)]))
+    with torch.no_grad():
+        alone.loading.fill_(2.0)
+    assert alone.loadings().tolist() == [1]
+
+
 def test_strength_says_how_sure() -> None:
     found = judged([pair(0, 1, 1), pair(0, 1, -2), pair(0, 1, 0)], LN3)
     shares = found.pairs.share.flatten().tolist()
@@ -184,9 +209,9 @@ def test_a_mixture_finds_the_taste_and_each_kind_s_scale() -> None:
     draw = random.Random(3)
     said = [one for kind in (Kind.PAIR, Kind.RANKING, Kind.RATING, Kind.THUMBS) for one in crowd(draw, kind, 3000)]
     found, scales = fitted(said)
-    scale = {kind: scales.scale(kind).item() for kind in (Kind.RANKING, Kind.RATING, Kind.THUMBS)}
-    scale[Kind.RATING] *= scales.loading.exp().item()
-    assert (found - found.mean() - TRUTH).abs().max() < SAMPLING
+    scale = {kind: (scales.scale(kind) / scales.scale(Kind.PAIR)).item() for kind in (Kind.RANKING, Kind.RATING, Kind.THUMBS)}
+    found = (found - found.mean()) * scales.scale(Kind.PAIR).item()
+    assert (found - TRUTH).abs().max() < SAMPLING
     assert max(abs(math.log(scale[kind] / own)) for kind, own in ((Kind.RANKING, 1), (Kind.RATING, 2), (Kind.THUMBS, 0.5))) < SAMPLING
     assert abs(scales.log_tie.item() - math.log(0.5)) < SAMPLING
 

@@ -15,6 +15,7 @@ from truing.artifacts import Artifact
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
+from truing.reward.heads import Scores
 from truing.reward.probe.attributes import Case, number_of_words
 from truing.reward.probe.effects import DISLIKES, LIKES
 from truing.reward.probe.findings import effect_rows
@@ -242,7 +243,7 @@ def test_the_stage_makes_an_artifact_and_its_page_and_answers_from_it(
     assert (result["probe"], result["reward"]) == (made.id, reward)  # the same inputs: the artifact answers
     assert "a warm sentence" in told.stderr
     assert Path(result["report"]).is_file()
-    monkeypatch.setattr(RewardModel, "score", lambda *inputs: 1 / 0)
+    monkeypatch.setattr(RewardModel, "said_of_tokens", lambda *inputs: 1 / 0)
     assert probe_reward_model(project, FEW, reward, trunk, seed=1).id == made.id
     with pytest.raises(ZeroDivisionError):
         probe_reward_model(project, FEW, reward, trunk, seed=2)
@@ -252,22 +253,22 @@ def test_the_stage_makes_an_artifact_and_its_page_and_answers_from_it(
 def test_a_probe_that_was_stopped_goes_on_to_the_same_artifact(project: Project, trunk: Trunk, reward: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(project, made_up(8, each=3))
     few = ProbeSettings(samples=24, edited=8, rewritten=0, evaluations=30)
-    whole, calls = RewardModel.score, list[int]()
+    whole, calls = RewardModel.said_of_tokens, list[int]()
 
-    def counted(self: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+    def counted(self: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Scores:
         calls.append(len(responses))
         return whole(self, prompts, responses)
 
-    def stopping(self: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+    def stopping(self: RewardModel, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Scores:
         if len(calls) == 4:
             raise KeyboardInterrupt
         return counted(self, prompts, responses)
 
-    monkeypatch.setattr(RewardModel, "score", stopping)
+    monkeypatch.setattr(RewardModel, "said_of_tokens", stopping)
     with pytest.raises(KeyboardInterrupt):
         probe_reward_model(project, few, reward, trunk, seed=1)
     assert list((project.root / "cache" / "probe").glob("*.json"))
-    monkeypatch.setattr(RewardModel, "score", counted)
+    monkeypatch.setattr(RewardModel, "said_of_tokens", counted)
     resumed = probe_reward_model(project, few, reward, trunk, seed=1)
     in_two, project.force = sum(calls), True
     calls.clear()

@@ -10,7 +10,7 @@ from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.score import RewardModel, load_reward_model
+from truing.reward.score import RewardModel, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project, create_project, open_project
 
@@ -36,7 +36,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def model(request: pytest.FixtureRequest, shared: Project, trunk: Trunk) -> RewardModel:
     dataset = write_dataset(shared, letter_rows(60))
     made = train_reward_model(shared, HEADS[request.param], dataset.id, trunk, seed=1)
-    return load_reward_model(shared, made.id, trunk)
+    return load_trained_model(shared, made.id, trunk)
 
 
 def tokens(trunk: Trunk, *texts: str) -> tuple[list[list[int]], list[list[int]]]:
@@ -68,7 +68,7 @@ def test_members_disagree_a_little(model: RewardModel, trunk: Trunk) -> None:
 def test_an_ensemble_can_be_asked_for_its_lower_bound(model: RewardModel, shared: Project, trunk: Trunk) -> None:
     asked = tokens(trunk, "bird zzz", "tree www")
     means, stds = model.score_with_std(*asked)
-    lower, still = load_reward_model(shared, model.id, trunk, by="lower").score_with_std(*asked)
+    lower, still = load_trained_model(shared, model.id, trunk, by="lower").score_with_std(*asked)
     assert lower == pytest.approx([mean - std for mean, std in zip(means, stds, strict=True)], abs=1e-6)
     assert still == stds
 
@@ -107,13 +107,13 @@ def test_other_weights_are_refused(model: RewardModel, shared: Project, tmp_path
 
     other = open_trunk(ModelSettings(name=str(make_tiny_model(tmp_path / "other", seed=1)), dtype="fp32"))
     with pytest.raises(UserError, match="was trained on"):
-        load_reward_model(shared, model.id, other)
+        load_trained_model(shared, model.id, other)
 
 
 def test_close_takes_the_adapter_away(shared: Project, tiny_model: Path) -> None:
     trunk = open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
     made = train_reward_model(shared, HEADS["adapter"], write_dataset(shared, letter_rows(60)).id, trunk, seed=1)
-    opened = load_reward_model(shared, made.id, trunk)
+    opened = load_trained_model(shared, made.id, trunk)
     assert trunk.has_adapter(made.id)
     opened.close()
     opened.close()

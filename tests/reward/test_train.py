@@ -95,6 +95,19 @@ def test_every_head_learns_a_taste_for_a_letter(make: Make, trunk: Trunk, settin
     assert not trunk.has_adapter(train_trunk.ROLE)
 
 
+def test_the_readings_can_be_chosen(make: Make, trunk: Trunk) -> None:
+    project = make("p")
+    made = train(project, trunk, letter_rows(120), RewardSettings(readings="choose", members=2))
+    chosen = made.facts["readings"]
+    assert [row["reading"] for row in made.facts["readings_path"]] == chosen
+    assert 1 <= len(chosen) <= 4
+    assert made.facts["accuracy"]["value"] > 0.9
+    fixed = train(project, trunk, letter_rows(120), RewardSettings(readings=("last@0.5", "mean@0.5"), members=2))
+    assert fixed.facts["readings_path"] == []
+    with pytest.raises(ValueError, match="no reading"):
+        RewardSettings(readings=())
+
+
 def test_trusted_minority_overrules_a_careless_majority(make: Make, trunk: Trunk) -> None:
     # two in three train labels are turned round, at a hundredth of the weight
     rows = letter_rows(120)

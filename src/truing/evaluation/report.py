@@ -134,7 +134,12 @@ def _loop(sources: Sources, verdicts: list[Json]) -> list[Json]:
         _stage("Samples", (made.get("samples") or {}).get("n"), f"by {sources.name(made.get('parent_policy'))}", "answers"),
         _stage("Judgements", (made.get("judgements") or {}).get("n"), f"on {count(questions.get('n'))} questions", "people"),
         _stage("Preferences", len(pairs) if "dataset" in sources.artifacts else None, f"α {decimal(alpha['value'])}" if alpha else "pairs", "people"),
-        _stage("Reward model", percent(accuracy["value"]) if accuracy else None, f"right on {accuracy['n']} pairs" if accuracy else "", "reward"),
+        _stage(
+            "Reward model",
+            percent(accuracy["value"]) if accuracy else None,
+            f"right on {accuracy['n']} pairs" if accuracy and accuracy["n"] else "not measured",
+            "reward",
+        ),
         _stage("Policy", len(updates) if "policy" in sources.artifacts else None, "updates", "tuning"),
         _stage("Verdict", percent(win["value"]) if win else None, f"on {win['n']} prompts" if win else "", "verdict")
         | {"good": bool(verdicts) and verdicts[0]["verdict"] == Verdict.PREFERRED},

@@ -17,7 +17,8 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
 
     KL in nats: `objective/kl` per response (k1), with its standard error; `objective/kl_k3` per response;
     `objective/kl_per_token`. Entropy in nats per token. Shares in [0, 1]. Lengths in
-    tokens. `objective/scores_lower`: mean of the score less the reward ensemble's standard deviation, where it has one.
+    tokens. `objective/scores_lower`: mean of the score less the reward ensemble's standard deviation, where it has one. `objective/scores/NAME`: mean score of
+    each objective, where the reward is made of several.
     """
     mask = rollout.mask
     lengths = mask.sum(1).float()
@@ -52,7 +53,7 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
         row["value/explained_variance"] = explained_variance(rollout.values[mask], targets.returns[mask])
     if rollout.doubts is not None:
         row["objective/scores_lower"] = float((rollout.raw_scores - rollout.doubts).mean())
-    return row
+    return row | {f"objective/scores/{name}": float(scores.mean()) for name, scores in rollout.objectives.items()}
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:

@@ -4,7 +4,7 @@ Shapes: B responses in the batch (groups of siblings stand together), T response
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -50,6 +50,36 @@ class KnowsDoubt(Protocol):
         """Scores, and the standard deviation of each over the ensemble."""
 
 
+@runtime_checkable
+class HasObjectives(Protocol):
+    """A reward that is made of several, each with a name."""
+
+    def score_objectives(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float], dict[str, list[float]]]:
+        """Scores, how sure they are, and each objective's own scores."""
+
+
+@runtime_checkable
+class GivesValues(Protocol):
+    """A reward that may be linear in the base's state at the last token: then a value head can start as it."""
+
+    def value_direction(self) -> tuple[Tensor, float]:
+        """(H,) and a constant; their sum with the state is the score. A `UserError` where the reward is nothing of that kind."""
+
+
+class Judged(NamedTuple):
+    """What a reward says of some answers.
+
+    Attributes:
+        scores: (B,).
+        doubts: (B,) or None where the reward knows none.
+        objectives: name → (B,), of a reward that is made of several.
+    """
+
+    scores: Tensor
+    doubts: Tensor | None
+    objectives: dict[str, Tensor]
+
+
 class Forward(NamedTuple):
     """One pass of the policy over some answers. All (B, T); values is None without a value head."""
 
@@ -69,7 +99,7 @@ class Rollout:
     its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for
     cut-off answers and the clip. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
     (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
-    every layer is adapted.
+    every layer is adapted. objectives: name → (B,) scores, of a reward that is made of several.
     """
 
     prompts: list[list[int]]
@@ -87,6 +117,7 @@ class Rollout:
     rewards: Tensor
     kl: Tensor
     lower: list[Tensor | None]
+    objectives: dict[str, Tensor] = field(default_factory=dict)
 
     def part(self, number: int, pad_id: int) -> Batch:
         """A part's answers as a batch for the model."""
@@ -128,15 +159,15 @@ def draw_rollout(
             policies = _policy(trunk, head, batches, lower, settings, temperature)
     order = torch.tensor([index for part in parts for index in part]).argsort()
     policy, reference = _together(policies, order), _together(references, order)
-    raw_scores, doubts = _scores(score, prompts, tokens) if found is None else (found[0][order], found[1][order])
-    scores = final_scores(raw_scores, torch.tensor([response.finished for response in responses]), settings)
+    judged = _judged(score, prompts, tokens) if found is None else Judged(found[0][order], found[1][order], {})
+    scores = final_scores(judged.scores, torch.tensor([response.finished for response in responses]), settings)
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
     rewards = token_rewards(scores, kl, mask, beta=beta)
     return Rollout(
-        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, raw_scores, doubts, scores,
-        rewards, kl, lower,
+        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, judged.scores, judged.doubts, scores,
+        rewards, kl, lower, judged.objectives,
     )  # fmt: skip
 
 
@@ -216,12 +247,15 @@ def _reference(
     return passes, lower, (torch.tensor(scores), torch.tensor(doubts)) if reads is not None else None
 
 
-def _scores(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-    """(B,) scores, and (B,) doubts where the reward knows any."""
+def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
+    """What the reward says, and all that it knows beside."""
+    if isinstance(score, HasObjectives):
+        mean, spread, each = score.score_objectives(prompts, responses)
+        return Judged(torch.tensor(mean), torch.tensor(spread), {name: torch.tensor(own) for name, own in each.items()})
     if isinstance(score, KnowsDoubt):
         mean, spread = score.score_with_std(prompts, responses)
-        return torch.tensor(mean), torch.tensor(spread)
-    return torch.tensor(score(prompts, responses), dtype=torch.float32), None
+        return Judged(torch.tensor(mean), torch.tensor(spread), {})
+    return Judged(torch.tensor(score(prompts, responses), dtype=torch.float32), None, {})
 
 
 def _policy(

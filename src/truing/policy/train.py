@@ -25,7 +25,7 @@ from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, op
 from truing.policy.diagnosis import diagnose
 from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, Rollout, Score, draw_rollout, forward, top_layers
+from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward, top_layers
 from truing.policy.settings import TuneSettings
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
@@ -136,11 +136,10 @@ class Learner:
         self.optimizer: torch.optim.AdamW
 
     def start(self, artifacts: Path, parent: str) -> None:
-        """Put the adapter on the trunk: the parent's, or a new one that changes nothing yet."""
+        """Put the adapter on the trunk: the parent's, or a new one that changes nothing yet. A parent's value head goes on from where it was."""
         settings = self.settings
         if self.head is not None:
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
+            _start_value_head(self.head, settings, self.score)
         if parent == "base":
             top = top_layers(self.trunk, settings)
             self.trunk.add_adapter(ROLE, rank=settings.rank, alpha=2 * settings.rank, seed=seed_from(self.seed, "adapter"), top_layers=top)
@@ -311,6 +310,24 @@ def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:
             raise SettingError(
                 f"tune.{name} is {getattr(settings, name)}, but the policy {parent.id} was made with {made[name]}", fix=f"set tune.{name}={made[name]}"
             )
+
+
+@torch.no_grad()
+def _start_value_head(head: nn.Linear, settings: TuneSettings, score: Score) -> None:
+    """A critic that promises nothing, or, under `tune.value_start`, one that says of any state what the reward model would say if the answer ended there.
+
+    Raises:
+        UserError: the reward is nothing that a head on the policy's states could say.
+    """
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    if getattr(settings, "value_start", "zero") == "zero":
+        return
+    if not isinstance(score, GivesValues):
+        raise SettingError("tune.value_start is reward, and this reward has no head that a value head could start from", fix="set tune.value_start=zero")
+    weight, constant = score.value_direction()
+    head.weight.copy_(weight[None])
+    head.bias.fill_(constant)
 
 
 def _narrow(part: list[int], longest: int) -> Any:

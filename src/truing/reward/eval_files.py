@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.artifacts import load_artifact
+from truing.artifacts import Artifact, load_artifact
 from truing.errors import UserError
 from truing.reward.score import Scorer
 from truing.reward.scoring import score_all
@@ -107,9 +107,7 @@ def not_learned_from(project: Project, reward_id: str, rows: Sequence[Preferred]
     Raises:
         UserError: there were rows, and all of them did.
     """
-    artifact = load_artifact(project.artifacts, reward_id)
-    datasets = [load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-")]
-    known = {_opening(row["turns"]) for dataset in datasets for row in read_rows(dataset)[0]}
+    known = {_opening(row["turns"]) for dataset in _learned_from(project, reward_id) for row in read_rows(dataset)[0]}
     left = [row for row in rows if _opening(row.turns) not in known]
     if rows and not left:
         raise UserError(
@@ -137,6 +135,15 @@ COLUMNS = ("subset", "right, %", "longer, %", "coin, %", "margin", "log loss", "
 def _opening(turns: Sequence[Mapping[str, str]]) -> str:
     """The first user turn as it counts for sameness."""
     return normal_text(next(turn["content"] for turn in turns if turn["role"] == "user"))
+
+
+def _learned_from(project: Project, reward_id: str) -> list[Artifact]:
+    """The datasets that a reward model, or a part of it, was fitted to; one from outside was only measured on its own."""
+    artifact = load_artifact(project.artifacts, reward_id)
+    source = artifact.facts.get("source")
+    if source == "combined":
+        return [dataset for parent in artifact.parents if parent.startswith("reward-") for dataset in _learned_from(project, parent)]
+    return [] if source else [load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-")]
 
 
 def _scores(scorer: Scorer, rows: Sequence[Preferred]) -> list[Floats]:

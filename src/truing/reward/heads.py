@@ -120,6 +120,13 @@ class LinearHead(Head):
         """(N, K)."""
         return standardised @ self.weight.T
 
+    @torch.no_grad()
+    def direction(self) -> tuple[Tensor, float]:
+        """(D,) fp32 and a constant: the members' mean and both normalisations in one linear form of what is read; their sum is the score."""
+        slope = self.weight.double().mean(0) / self.scale.double()
+        constant = -(slope * self.shift.double()).sum() - self.member_mean.double().mean()
+        return (slope / self.std.double()).float(), float(constant / self.std.double())
+
 
 class MLPHead(Head):
     """K small networks with one hidden layer of GELU units each, evaluated together."""

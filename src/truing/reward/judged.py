@@ -22,7 +22,7 @@ from truing.store.tables import Kind
 OVERALL = "overall"  # the aspect that speaks for a rating
 USUAL_LEVELS, MOST_LEVELS = 5, 7  # of a rating
 NOBODY = -1  # in `members`: a ranking of fewer responses
-SCALED = (Kind.RANKING, Kind.RATING, Kind.THUMBS)  # kinds whose scale is learned; that of pairs is the scores' own
+SCALED = (Kind.PAIR, Kind.RANKING, Kind.RATING, Kind.THUMBS)  # an edit is a pair
 
 
 class Said(NamedTuple):
@@ -40,10 +40,12 @@ class Forms(NamedTuple):
     Attributes:
         aspects: the name and the number of levels of each aspect that is rated.
         largest_tie: how many responses a ranking calls alike, at most; 1 without ties.
+        shares: of judgements of each kind in `SCALED`; they sum to 1, or are all 0.
     """
 
     aspects: tuple[tuple[str, int], ...] = ()
     largest_tie: int = 1
+    shares: tuple[float, ...] = (0.0,) * len(SCALED)
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,17 @@ class Judged:
 def forms_of(said: Iterable[Said]) -> Forms:
     """The forms that some judgements have. A scale has five levels, or seven if somebody gave more than five points."""
     levels: dict[str, int] = {}
-    largest = 1
+    largest, kinds = 1, Counter[str]()
     for one in said:
+        kinds[one.kind] += 1
         if one.kind == Kind.RATING:
             for name, point in _aspects(one.answer).items():
                 levels[name] = max(levels.get(name, USUAL_LEVELS), point if point <= USUAL_LEVELS else MOST_LEVELS)
         elif one.kind == Kind.RANKING:
             largest = max(largest, *Counter(one.answer["ranks"]).values())
-    return Forms(tuple(sorted(levels.items())), largest)
+    kinds[Kind.PAIR] += kinds[Kind.EDIT]
+    counts = [kinds[kind] for kind in SCALED]
+    return Forms(tuple(sorted(levels.items())), largest, tuple(count / max(sum(counts), 1) for count in counts))
 
 
 def judged(said: Sequence[Said], nats_a_step: float, forms: Forms | None = None) -> Judged:
@@ -148,16 +153,18 @@ class Scales(nn.Module):
     """What is learned beside the scores.
 
     Attributes:
-        log_scale: (3,) of rankings, ratings and thumbs: how many nats of each one nat of score is; pairs have the scores' own.
+        log_scale: (4,) of the kinds in `SCALED`, against their mean by shares: how many nats of each one nat of score is. A scale that could grow with all
+            the others would undo what holds the scores small.
         log_tie: () of pairs.
         log_ties: (K - 1,) of rankings, for ties of 2 to K.
-        loading: (A,) logs of how much each aspect heeds the score, beside the scale of ratings.
+        loading: (A,) logs of how much each aspect heeds the score, beside the scale of ratings and against their mean.
         cuts: (L - 1,) for each aspect; see `rising`.
         offset: () of thumbs.
     """
 
     def __init__(self, forms: Forms) -> None:
         super().__init__()
+        self.shares = torch.tensor(forms.shares, dtype=torch.float64)
         self.log_scale = nn.Parameter(torch.zeros(len(SCALED), dtype=torch.float64))
         self.log_tie = nn.Parameter(torch.zeros((), dtype=torch.float64))
         self.log_ties = nn.Parameter(torch.zeros(forms.largest_tie - 1, dtype=torch.float64))
@@ -167,7 +174,11 @@ class Scales(nn.Module):
 
     def scale(self, kind: Kind) -> Tensor:
         """() nats of this kind's likelihood in one nat of score."""
-        return self.log_scale[SCALED.index(kind)].exp() if kind in SCALED else self.log_scale.new_ones(())
+        return (self.log_scale[SCALED.index(kind)] - self.shares @ self.log_scale).exp()
+
+    def loadings(self) -> Tensor:
+        """(A,) nats of each aspect in one nat of ratings; their geometric mean is 1."""
+        return (self.loading - self.loading.mean()).exp() if len(self.loading) else self.loading
 
     def price(self) -> Tensor:
         """() minus the log of a prior, N(0, 1) and for cuts N(0, 3^2): what nobody spoke of stays where it is, and nothing runs away."""
@@ -184,7 +195,8 @@ def surprises(scores: Tensor, judged: Judged, scales: Scales) -> dict[Kind, tupl
     found: dict[Kind, tuple[Tensor, float]] = {}
     if len(rows := judged.pairs.weight):
         pairs = judged.pairs
-        found[Kind.PAIR] = davidson(scores[pairs.first], scores[pairs.second], pairs.share, log_tie=scales.log_tie, weight=pairs.weight), float(rows.sum())
+        own = scores * scales.scale(Kind.PAIR)
+        found[Kind.PAIR] = davidson(own[pairs.first], own[pairs.second], pairs.share, log_tie=scales.log_tie, weight=pairs.weight), float(rows.sum())
     if len(rows := judged.rankings.weight):
         rankings = judged.rankings
         own = scores[rankings.members.clamp(min=0)] * scales.scale(Kind.RANKING)
@@ -213,7 +225,7 @@ def surprise(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
 def _rated(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
     """() of all aspects together, each with cuts of its own."""
     ratings = judged.ratings
-    own = scores[ratings.response] * scales.scale(Kind.RATING) * scales.loading.exp()[ratings.aspect]
+    own = scores[ratings.response] * scales.scale(Kind.RATING) * scales.loadings()[ratings.aspect]
     losses = []
     for place, cuts in enumerate(scales.cuts):
         rows = ratings.aspect == place

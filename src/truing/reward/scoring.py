@@ -1,9 +1,9 @@
 """Many texts through a scorer's door: each once, those of a conversation together, with the time left."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from truing.console import track
-from truing.reward.score import Scorer, Turns
+from truing.reward.score import Answer, Scorer, Turns
 from truing.store.ids import content_id
 
 CHUNK = 64  # texts scored at a time
@@ -18,15 +18,25 @@ def score_all(scorer: Scorer, prompts: Sequence[Turns], responses: Sequence[str]
         responses: (N,) texts.
         label: one or two words, shown beside the progress.
     """
-    keys = [content_id([dict(turn) for turn in turns], text) for turns, text in zip(prompts, responses, strict=True)]
-    asked = {key: (turns, text) for key, turns, text in zip(keys, prompts, responses, strict=True)}
-    order = sorted(asked, key=lambda key: _place(*asked[key]))
+    answers = [Answer(turns, text) for turns, text in zip(prompts, responses, strict=True)]
+    return in_chunks(lambda some: scorer.score_texts([one.turns for one in some], [one.text for one in some])[0], answers, label)
+
+
+def in_chunks(score: Callable[[Sequence[Answer]], Sequence[float]], answers: Sequence[Answer], label: str) -> list[float]:
+    """(N,) scores of answers; the same answer is scored once.
+
+    Args:
+        score: what is asked, `CHUNK` answers at a time.
+        label: one or two words, shown beside the progress.
+    """
+    keys = [content_id([dict(turn) for turn in one.turns], one.text, None if one.token_ids is None else list(one.token_ids), one.finished) for one in answers]
+    asked = dict(zip(keys, answers, strict=True))
+    order = sorted(asked, key=lambda key: (*_place(asked[key].turns, asked[key].text), key))
     scores: dict[str, float] = {}
     starts = range(0, len(order), CHUNK)
     for start in track(starts, label, len(starts)):
         chunk = order[start : start + CHUNK]
-        turns, texts = zip(*(asked[key] for key in chunk), strict=True)
-        scores.update(zip(chunk, scorer.score_texts(turns, texts)[0], strict=True))
+        scores.update(zip(chunk, score([asked[key] for key in chunk]), strict=True))
     return [scores[key] for key in keys]
 
 

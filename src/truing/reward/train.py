@@ -5,6 +5,7 @@ pairs → features (or LoRA) → head fitted by Bradley-Terry → normalised on 
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,10 +27,11 @@ from truing.reward.features import FeatureCache, FeatureSpec, Item, item_key, re
 from truing.reward.heads import WEIGHTS, save_head
 from truing.reward.judged import Scales
 from truing.reward.lessons import Lesson, PairLesson, SaidLesson, read_said
+from truing.reward.readings import CANDIDATES, choose_readings
 from truing.reward.train_frozen import Fit, Frozen, fit_linear
 from truing.reward.train_judged import fit_judged, held_out_surprise
 from truing.reward.train_mlp import fit_mlp
-from truing.reward.train_pairs import Row, read_rows, require_rows, response_of, tokenised
+from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, response_of, tokenised
 from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
@@ -49,10 +51,10 @@ class RewardSettings(Settings):
     learn_from: Literal["pairs", "judgements"] = Field(
         "pairs", description="pairs: what judgements come to for each two responses; judgements: what people said as they said it"
     )
-    readings: tuple[str, ...] = Field(
+    readings: Literal["choose"] | tuple[str, ...] = Field(
         ("last@1.0", "mean@0.6", "max@0.3", "max@0.6"),
-        min_length=1,
-        description="what linear and mlp read: the state at the last token, or the mean or max over the response's, @ a share of the model's depth",
+        description="what linear and mlp read: the state at the last token, or the mean or max over the response's, @ a share of the model's depth; "
+        "choose: up to four of these, by cross-validation over the train prompts",
     )
     max_tokens: int = Field(384, ge=2, le=32768, description="last tokens of prompt and response together that are read")
     members: int = Field(4, ge=1, le=64, description="heads in the ensemble; their mean is the score, their spread the doubt")
@@ -67,12 +69,12 @@ class RewardSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="of the mlp, and of the scalar head of adapter and full")
     weight_decay: float = Field(0.1, ge=0, description="all but linear: AdamW's decay per step, times the learning rate")
     trunk_epochs: int = Field(2, ge=1, description="adapter and full: most passes over the judgements")
-    trunk_reading: str = Field("last@1.0", description="adapter and full: what the head reads; layers above it aren't run")
+    trunk_reading: str = Field("last@0.8", description="adapter and full: what the head reads; layers above it aren't run")
     adapter_learning_rate: float = Field(2e-4, gt=0, description="adapter: of LoRA")
     full_learning_rate: float = Field(1e-5, gt=0, description="full: of the model's weights")
     rank: int = Field(8, ge=1, description="adapter: rank of LoRA")
     alpha: float = Field(16.0, gt=0, description="adapter: LoRA is scaled by alpha / rank")
-    top_layers: int | None = Field(None, ge=1, description="adapter: adapt only that many layers below the reading; none = all")
+    layers: Literal["all", "top-half"] = Field("top-half", description="adapter: which of the layers up to the reading are adapted")
     batch_pairs: int = Field(16, ge=1, description="adapter and full: judgements in a step, more where a prompt has more")
     row_tokens: int = Field(1024, ge=1, description="adapter and full: tokens in memory at a time; changes speed and memory, not the result")
     clip_gradient: float = Field(1.0, gt=0, description="adapter and full: largest norm of a step's gradient")
@@ -87,8 +89,11 @@ class RewardSettings(Settings):
 
     @field_validator("readings")
     @classmethod
-    def _are_readings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        readings_at(value, 1)
+    def _are_readings(cls, value: Literal["choose"] | tuple[str, ...]) -> Literal["choose"] | tuple[str, ...]:
+        if not value:
+            raise ValueError("no reading is left")
+        if value != "choose":
+            readings_at(value, 1)
         return value
 
 
@@ -174,12 +179,35 @@ def _make(work: Work) -> Artifact:
 def _fit_frozen(work: Work) -> Fitted:
     settings, trunk = work.settings, work.trunk
     (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
-    spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-    parts = [lesson.responses, unseen.responses if unseen else [], tests.a, tests.b, work.reference]
+    train, spec = tokenised(work.train, trunk), frozen_spec(settings, trunk)
+    path: list[dict[str, Any]] = []
+    parts = [train.a, train.b, lesson.responses, unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
-    seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
+    if settings.readings == "choose":
+        spec, found, path = choose(train, found, spec, settings, work.seed)
+    _, _, seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
     fit, beside = fit_frozen(lesson, seen, settings, work.seed, work.run.progress)
+    fit = fit._replace(facts=fit.facts | {"readings_path": path})
     return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, test_a, test_b, reference)
+
+
+def frozen_spec(settings: RewardSettings, trunk: Trunk) -> FeatureSpec:
+    """What linear and mlp read of a trunk, or what they choose from."""
+    words = CANDIDATES if settings.readings == "choose" else settings.readings
+    return FeatureSpec(readings_at(words, trunk.layers), settings.max_tokens)
+
+
+def choose(train: Pairs, found: Tensor, spec: FeatureSpec, settings: RewardSettings, seed: int) -> tuple[FeatureSpec, Tensor, list[dict[str, Any]]]:
+    """The readings of `spec` that are worth it, the features without the others, and how each was chosen.
+
+    Args:
+        found: (2 N + other, D) features of the first responses, of the second, and of any other.
+    """
+    each = found.unflatten(1, (len(spec.readings), -1))  # (responses, R, H)
+    a, b = each[: len(train.a)], each[len(train.a) : 2 * len(train.a)]
+    choice = choose_readings(a, b, train.target, train.weight, train.prompts, folds=settings.folds, seed=seed)
+    path = [row | {"reading": list(spec.readings[row["reading"]])} for row in choice.path]
+    return replace(spec, readings=tuple(spec.readings[place] for place in choice.places)), each[:, choice.places].flatten(1), path
 
 
 def _fit_trunk(work: Work, checkpoint: Path) -> Fitted:

@@ -17,7 +17,7 @@ from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
 if TYPE_CHECKING:
     from truing.reward.train import RewardSettings
 
-L2_GRID = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)  # strongest first: each fit starts from the one before
+L2_GRID = (300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)  # strongest first: each fit starts from the one before
 
 
 class Fit(NamedTuple):

@@ -6,8 +6,12 @@ Shapes: S responses, D features (standardised on the training responses), K memb
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from truing.console import track
 from truing.reward.heads import LinearHead
@@ -20,6 +24,8 @@ from truing.store.tables import Kind
 
 if TYPE_CHECKING:
     from truing.reward.train import RewardSettings
+
+FAR = 10.0  # from 0, in nats: further no scale, tie or cut is looked for
 
 
 class JudgedFit(NamedTuple):
@@ -60,20 +66,27 @@ def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | 
         x: (S, D) fp64, standardised.
         start: (D,) where to begin.
     """
-    weight = (torch.zeros(x.shape[1], dtype=torch.float64) if start is None else start.clone()).requires_grad_()
+    steep = l2**-0.5  # with the weights in this unit a step that suits the scales suits them too
     scales = Scales(said.forms)
-    optimizer = torch.optim.LBFGS([weight, *scales.parameters()], max_iter=200, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe")
+    beside, width = list(scales.parameters()), x.shape[1]
+    first = torch.zeros(width, dtype=torch.float64) if start is None else start / steep
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
+    def price(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        free = torch.from_numpy(at).requires_grad_()
+        vector_to_parameters(free.detach()[width:], beside)
         with torch.enable_grad():
-            scores = x @ weight
-            value = surprise(scores, said, scales) + l2 / 2 * weight.square().sum() + centre * mean_zero(scores) + scales.price() / said.weight
-            value.backward()
-        return value
+            scores = x @ free[:width] * steep
+            value = surprise(scores, said, scales) + free[:width].square().sum() / 2 + centre * mean_zero(scores) + scales.price() / said.weight
+            gradient, *others = torch.autograd.grad(value, [free, *beside], allow_unused=True)
+        rest = [torch.zeros_like(own) if one is None else one for own, one in zip(beside, others, strict=True)]
+        gradient[width:] = parameters_to_vector(rest)
+        return value.item(), gradient.numpy()
 
-    optimizer.step(loss)
-    return weight.detach(), scales
+    begin = torch.cat([first, parameters_to_vector(beside).detach()]).numpy()
+    bounds = [(None, None)] * width + [(-FAR, FAR)] * (len(begin) - width)  # a search that looks further meets infinities
+    best = minimize(price, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12}).x
+    vector_to_parameters(torch.from_numpy(best[width:]), beside)
+    return torch.from_numpy(best[:width]) * steep, scales
 
 
 def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
@@ -113,6 +126,6 @@ def _l2_path(told: SaidLesson, x: Tensor, settings: "RewardSettings", seed: int,
 
 def _in_words(scales: Sequence[Scales]) -> dict[str, float]:
     """The members' mean scales, for the manifest."""
-    names = {"ranking": Kind.RANKING, "rating": Kind.RATING, "thumbs": Kind.THUMBS}
+    names = {"pair": Kind.PAIR, "ranking": Kind.RANKING, "rating": Kind.RATING, "thumbs": Kind.THUMBS}
     found = {f"scale_{name}": sum(own.scale(kind).item() for own in scales) / len(scales) for name, kind in names.items()}
     return found | {"log_tie": sum(own.log_tie.item() for own in scales) / len(scales)}

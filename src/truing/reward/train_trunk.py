@@ -110,7 +110,7 @@ class Training:
         if trunk.has_adapter(ROLE):
             trunk.drop_adapter(ROLE)
         read_to = self.spec.layers[-1]
-        top = None if settings.top_layers is None else trunk.layers - read_to + settings.top_layers
+        top = None if settings.layers == "all" else trunk.layers - read_to // 2
         trunk.add_adapter(ROLE, rank=settings.rank, alpha=settings.alpha, seed=seed_from(seed, "adapter"), top_layers=top)
         return ROLE, trunk.adapter_parameters(ROLE, below=read_to), settings.adapter_learning_rate
 

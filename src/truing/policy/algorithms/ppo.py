@@ -2,8 +2,11 @@
 al. 2019, arXiv:1909.08593.
 
 Every default is justified in docs/tune.md. The value of a token is what the state before it promises; advantages by
-GAE, whitened over the whole batch.
+GAE, whitened over the whole batch. The value head may start as the reward model's (Ouyang et al. 2022, arXiv:2203.02155,
+section 3.5).
 """
+
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -25,6 +28,9 @@ class PPOSettings(TuneSettings):
     gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade of the advantage (ppo)")
     value_weight: float = Field(0.1, ge=0, description="weight of the value loss in the total (ppo)")
     value_clip: float = Field(0.2, gt=0, description="how far a value may move in an update before its gradient stops (ppo)")
+    value_start: Literal["zero", "reward"] = Field(
+        "zero", description="what a new value head starts as: zero, or the reward model's own head where that reads the last state of the base alone (ppo)"
+    )
     critic_warmup: int = Field(0, ge=0, description="first updates in which only the value head learns (ppo)")
 
 

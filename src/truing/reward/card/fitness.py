@@ -53,16 +53,27 @@ def fitness(card: Card) -> dict[str, Any]:
         reasons = [reason for reason in reasons if reason.rule != "weak"]  # said already
     worst = next((verdict for verdict in (Verdict.NOT_FIT, Verdict.LOWER_BOUND) if any(reason.verdict == verdict for reason in reasons)), Verdict.FIT)
     if worst == Verdict.LOWER_BOUND and card["members"] < 2:
-        reasons.append(Reason("single", worst, "it has a single member, which has no lower bound", "train an ensemble: reward.members=4 or more"))
+        remedy = "train an ensemble: reward.members=4 or more; a model from outside can be combined with one (`truing reward combine`)"
+        reasons.append(Reason("single", worst, "it has a single member, which has no lower bound", remedy))
     ordered = sorted(reasons, key=lambda reason: reason.verdict != Verdict.NOT_FIT)
     return {"verdict": worst.value, "sentence": _sentence(worst, card), "reasons": [reason._asdict() for reason in ordered]}
+
+
+def unmeasured() -> dict[str, Any]:
+    """The facts of a model of which nothing could be measured: accuracy and verdict. What nobody can check speaks against it, as for every other model."""
+    nothing = {"value": None, "low": None, "high": None, "n": 0}
+    card = {
+        "accuracy": nothing, "n_test_prompts": 0, "rules": [{"rule": "the longer answer", "accuracy": nothing, "lead": nothing}],
+        "calibration": {"temperature": nothing, "ece": nothing}, "distribution": {"above": nothing}, "members": 1,
+    }  # fmt: skip
+    return {"accuracy": nothing, "fitness": fitness(card)}
 
 
 def require_fit(reward: Artifact, *, unfit: bool) -> None:
     """Stop where a reward model's card says that it is not fit to tune against, unless it is to be used all the same; pass on what else the card says.
 
     Args:
-        reward: its artifact. One without a verdict, made elsewhere or by an older version, passes with a word.
+        reward: its artifact. One without a verdict, made by an older version, passes with a word.
         unfit: go on even so (tune.unfit).
 
     Raises:

@@ -10,8 +10,7 @@ import torch
 
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.features import Item
-from truing.reward.score import RewardModel, load_reward_model
+from truing.reward.score import Answer, AnyRewardModel, RewardModel, load_trained_model
 from truing.stats import spearman
 from truing.store.project import Project
 
@@ -19,38 +18,46 @@ RESPONSES = 32  # scored again
 LARGE = 1_000_000_000  # parameters from which a second copy isn't opened
 
 
-def invariance(project: Project, model: RewardModel, items: Sequence[Item]) -> dict[str, Any]:
+def invariance(project: Project, model: AnyRewardModel, answers: Sequence[Answer]) -> dict[str, Any]:
     """The largest change of a score, by what was changed.
 
     Args:
-        items: responses with their prompts, up to `RESPONSES` of them are scored.
+        answers: up to `RESPONSES` of them are scored.
 
     Returns:
         rows of what, largest (in standard deviations; None where it was not measured), spearman with the scores as they are, n, and why not.
     """
-    some = list(items)[:RESPONSES]
+    some = list(answers)[:RESPONSES]
     together = _scores(model, some)
-    alone = [_scores(model, [item])[0] for item in some]
+    alone = [_scores(model, [one])[0] for one in some]
     backwards = _scores(model, some[::-1])[::-1]
-    longest = max(some, key=lambda item: len(item[0]) + len(item[1]))
-    accompanied = [_scores(model, [(longest[0], longest[1] * 2), item])[1] for item in some]
+    longest = _twice(max(some, key=lambda one: sum(len(turn["content"]) for turn in one.turns) + len(one.text)))
+    accompanied = [_scores(model, [longest, one])[1] for one in some]
     rows = [_row(what, together, other) for what, other in (("alone", alone), ("in reversed order", backwards), ("beside a longer neighbour", accompanied))]
     return {"rows": [*rows, _in_fp32(project, model, some, together)]}
 
 
-def _in_fp32(project: Project, model: RewardModel, items: Sequence[Item], together: Sequence[float]) -> dict[str, Any]:
-    what, trunk = "in fp32", model.trunk
+def _twice(answer: Answer) -> Answer:
+    """The same response, said twice over."""
+    return answer._replace(text=f"{answer.text} {answer.text}", token_ids=None if answer.token_ids is None else [*answer.token_ids, *answer.token_ids])
+
+
+def _in_fp32(project: Project, model: AnyRewardModel, answers: Sequence[Answer], together: Sequence[float]) -> dict[str, Any]:
+    what = "in fp32"
+    if not isinstance(model, RewardModel):
+        return _unknown(what, "only a model that was trained here is opened a second time")
+    trunk = model.trunk
     if trunk.dtype == torch.float32:
         return _unknown(what, "the model is in fp32 as it is")
     if (size := sum(weight.numel() for weight in trunk.model.parameters())) > LARGE:
         return _unknown(what, f"it would need a second copy of {size / 1e9:.1f} billion parameters")
-    return _row(what, together, _scores(_copied(project, model), items))
+    return _row(what, together, _scores(_copied(project, model), answers))
 
 
 def _copied(project: Project, model: RewardModel) -> RewardModel:
     """The same model on an fp32 trunk."""
     trunk = open_trunk(ModelSettings(name=model.trunk.name, dtype="fp32"))
-    return load_reward_model(project, model.id, _Posing(trunk, model.trunk.fingerprint))
+    return load_trained_model(project, model.id, _Posing(trunk, model.trunk.fingerprint))
 
 
 class _Posing(Trunk):
@@ -61,8 +68,8 @@ class _Posing(Trunk):
         self.__dict__["fingerprint"] = fingerprint
 
 
-def _scores(model: RewardModel, items: Sequence[Item]) -> list[float]:
-    return list(model.score([prompt for prompt, _ in items], [response for _, response in items]))
+def _scores(model: AnyRewardModel, answers: Sequence[Answer]) -> list[float]:
+    return model.score_answers(answers)[0]
 
 
 def _row(what: str, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:

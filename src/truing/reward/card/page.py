@@ -54,7 +54,7 @@ def build_view(project: Project, artifact: Artifact) -> Json:
     accuracy = card["accuracy"]
     return {
         "project": project.root.absolute().name,
-        "card": card,
+        "card": {"omitted": {}, **card},
         "artifact": artifact.id,
         "truing": artifact.manifest["truing"],
         "headline": HEADLINES[verdict],

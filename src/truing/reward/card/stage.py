@@ -5,8 +5,7 @@ Each look is kept as soon as it is done, so that an interrupted card goes on fro
 
 import json
 import shutil
-from collections.abc import Callable, Collection
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,10 @@ from truing.reward.card.ratings import against_ratings, rated_responses
 from truing.reward.card.red_team import red_team
 from truing.reward.card.refit import refitting
 from truing.reward.features import FeatureCache, Item
-from truing.reward.score import RewardModel, load_reward_model
-from truing.reward.train_pairs import read_rows, response_of, tokenised
+from truing.reward.score import Answer, AnyRewardModel, RewardModel, load_reward_model
+from truing.reward.scoring import in_chunks
+from truing.reward.train_pairs import Row, read_rows, response_of, tokenised
+from truing.reward.yardstick import answer_of
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
 
@@ -47,11 +48,17 @@ def make_card(project: Project, reward_id: str, trunk: Trunk, *, round_id: int |
         an artifact of kind "card": card.json holds what was measured at training and all looks; its facts hold the verdict.
 
     Raises:
-        UserError: there is no such model, it has no card from its training, or it was trained on other weights.
+        UserError: there is no such model, it has no card from its training, it was brought in without preferences to measure it on, or it was trained on
+            other weights.
     """
     artifact = load_artifact(project.artifacts, reward_id)
     if artifact.kind != "reward" or "fitness" not in artifact.facts:
         raise UserError(f"{reward_id} has no card from its training", fix="train it again with `truing reward train --force`, or name another reward model")
+    if not artifact.facts.get("n_held_out"):
+        raise UserError(
+            f"{reward_id} was brought in when the project had no held-out preferences, and was measured on none",
+            fix="make a dataset of judgements with `truing preferences`, then bring it in again with `truing reward use` or `truing reward combine`",
+        )
     with stage_run(project, "card", {"reward": reward_id, "model": trunk.fingerprint, "version": PARTS_VERSION}, round_id=round_id) as run:
         if not run.answered:
             run.result = {"artifact": _make(project, artifact, trunk, run).id}
@@ -70,7 +77,8 @@ def _make(project: Project, artifact: Artifact, trunk: Trunk, run: StageRun) -> 
         shutil.rmtree(kept, ignore_errors=True)
     model = load_reward_model(project, artifact.id, trunk)
     try:
-        card = reward_card(project, artifact.id) | _Looks(project, artifact, model, run).all(kept)
+        looks = _Looks(project, artifact, model, run)
+        card = reward_card(project, artifact.id) | looks.all(kept) | {"omitted": looks.omitted()}
     finally:
         model.close()
 
@@ -85,13 +93,24 @@ def _make(project: Project, artifact: Artifact, trunk: Trunk, run: StageRun) -> 
 
 
 class _Looks:
-    """A reward model with the dataset that it was trained on, and the looks at it."""
+    """A reward model with the dataset that it is measured on, and the looks at it. What only a model that was trained here can be asked is None for others."""
 
-    def __init__(self, project: Project, artifact: Artifact, model: RewardModel, run: StageRun) -> None:
+    def __init__(self, project: Project, artifact: Artifact, model: AnyRewardModel, run: StageRun) -> None:
         self.project, self.artifact, self.model, self.run = project, artifact, model, run
+        self.trained = model if isinstance(model, RewardModel) else None
         self.seed = int(artifact.manifest["seed"])
         self.dataset = next(load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-"))
         self.train, self.held_out = read_rows(self.dataset)
+
+    def omitted(self) -> dict[str, str]:
+        """Name → why, of each look that can't be taken at this model."""
+        if self.trained is None:
+            of_parts = "its parts have ensembles of their own, and a card each" if self.artifact.facts["source"] == "combined" else "it comes from outside"
+            return {"ensemble": f"{of_parts}: it has no members of its own that could disagree", "learning_curve": "it was not fitted to these judgements"}
+        found = {} if self.trained.frozen else {"learning_curve": "its trunk learned, too: each point would be a training of its own"}
+        return found | (
+            {} if self.artifact.facts["members"] > 1 else {"ensemble": "it has a single member, and so no spread: reward.members would give it one"}
+        )
 
     def all(self, folder: Path) -> dict[str, Any]:
         """Name → what each look found; those that `folder` has are read from it."""
@@ -115,42 +134,46 @@ class _Looks:
 
     def ensemble(self) -> dict[str, Any] | None:
         """Spread of the members against the errors of their mean."""
+        if self.trained is None:
+            return None
         decided = [place for place, row in enumerate(self.held_out) if row["target"] != 0.5]
-        a, b = self._pairs
-        margins = (self._raw(a) - self._raw(b))[decided].double().numpy()
+        pairs = tokenised(self.held_out, self.trained.trunk)
+        margins = (_raw(self.project, self.trained, pairs.a) - _raw(self.project, self.trained, pairs.b))[decided].double().numpy()
         rows = [self.held_out[place] for place in decided]
         return spread_against_error(margins, [row["target"] for row in rows], [row["prompt_id"] for row in rows], seed=self.seed)
 
     def ratings(self) -> dict[str, Any] | None:
         """Rank correlations with ratings."""
-        rated, trunk = rated_responses(self.dataset), self.model.trunk
-        items: list[Item] = [(tuple(trunk.prompt_ids(one.row["turns"])), response_of(one.row["responses"][0], trunk)) for one in rated]
-        scores = self.model.head.scores(self._features(items)).mean.tolist() if items else []
-        return against_ratings(rated, scores, seed=self.seed)
+        rated = rated_responses(self.dataset)
+        return against_ratings(rated, self._scores([one.row for one in rated]), seed=self.seed)
 
     def invariance(self) -> dict[str, Any]:
         """Scores once more, otherwise; of held-out answers."""
-        a, b = self._pairs
-        return invariance(self.project, self.model, [item for pair in zip(a, b, strict=True) for item in pair])
+        return invariance(self.project, self.model, [answer_of(row, side) for row in self.held_out for side in ("a", "b")])
 
     def learning_curve(self) -> dict[str, Any] | None:
         """Refits on parts of the train prompts; None for a head whose trunk learns too: each would be a training of its own."""
-        if not self.model.frozen:
+        if self.trained is None or not self.trained.frozen:
             return None
-        refit = refitting(self.project, self.artifact, self.dataset, self.model, self.run.progress)
+        refit = refitting(self.project, self.artifact, self.dataset, self.trained, self.run.progress)
         return learning_curve(self.train, self.held_out, refit, parts_of(self.train, self.seed), seed=self.seed)
 
-    @cached_property
-    def _pairs(self) -> tuple[list[Item], list[Item]]:
-        pairs = tokenised(self.held_out, self.model.trunk)
-        return pairs.a, pairs.b
+    def _scores(self, rows: Sequence[Row]) -> list[float]:
+        """Normalised scores of the single response of each line of said.jsonl."""
+        if self.trained is None:
+            answers = [Answer(row["turns"], row["responses"][0]["text"], row["responses"][0]["token_ids"]) for row in rows]
+            return in_chunks(lambda some: self.model.score_answers(some)[0], answers, "ratings")
+        trunk = self.trained.trunk
+        items: list[Item] = [(tuple(trunk.prompt_ids(row["turns"])), response_of(row["responses"][0], trunk)) for row in rows]
+        return self.trained.head.scores(_features(self.project, self.trained, items)).mean.tolist() if items else []
 
-    def _raw(self, items: Collection[Item]) -> Tensor:
-        """(N, K) each member's score in nats."""
-        with torch.no_grad():
-            return self.model.head(self._features(list(items)))  # type: ignore[no-any-return]
 
-    def _features(self, items: list[Item]) -> Tensor:
-        """(N, D) what the head reads, from the cache where the base is frozen."""
-        model = self.model
-        return FeatureCache(self.project.root / "cache" / "features", model.trunk, model.spec).get(items) if model.frozen else model.states(items)
+def _raw(project: Project, model: RewardModel, items: Sequence[Item]) -> Tensor:
+    """(N, K) each member's score in nats."""
+    with torch.no_grad():
+        return model.head(_features(project, model, items))  # type: ignore[no-any-return]
+
+
+def _features(project: Project, model: RewardModel, items: Sequence[Item]) -> Tensor:
+    """(N, D) what the head reads, from the cache where the base is frozen."""
+    return FeatureCache(project.root / "cache" / "features", model.trunk, model.spec).get(items) if model.frozen else model.states(items)

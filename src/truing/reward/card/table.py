@@ -6,6 +6,7 @@ from typing import Any
 from truing.reward.card.learning_curve import in_words
 
 Line = tuple[str, str, str]  # question, value, n
+NOT_TAKEN = {"ensemble": "does the spread tell a wrong pair", "learning_curve": "what more judgements would buy"}
 
 
 def card_rows(card: Mapping[str, Any]) -> Iterator[Line]:
@@ -40,6 +41,8 @@ def _measured(card: Mapping[str, Any]) -> Iterator[Line]:
     if "head" in card:
         reads = ", ".join(f"{how} of layer {layer}" for how, layer in card["readings"])
         yield "head", f"{card['head']}, {card['members']} members, reads {reads}", f"{card['n_train']} train pairs"
+    for name, why in card.get("omitted", {}).items():
+        yield NOT_TAKEN[name], f"not measured: {why}", ""
 
 
 def _looked(card: Mapping[str, Any]) -> Iterator[Line]:

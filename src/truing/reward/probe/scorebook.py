@@ -7,10 +7,9 @@ from pathlib import Path
 
 from truing.console import track
 from truing.errors import UserError
-from truing.models.trunk import Trunk
 from truing.reward.features import keep
 from truing.reward.probe.attributes import Case
-from truing.reward.score import RewardModel, Scorer
+from truing.reward.score import Answer, AnyRewardModel, Scorer
 from truing.store.ids import content_id
 
 CHUNK = 64  # texts scored at a time
@@ -69,13 +68,6 @@ def _read(file: Path) -> dict[str, float]:
 
 def score_cases(scorer: Scorer, cases: Sequence[Case]) -> list[float]:
     """Normalised scores; see `ScoreBook` for what becomes of a response that was cut off."""
-    if isinstance(scorer, RewardModel):
-        trunk = scorer.trunk
-        return scorer.score([trunk.prompt_ids(case.turns) for case in cases], [tokens_of(trunk, case) for case in cases])
+    if isinstance(scorer, AnyRewardModel):
+        return scorer.score_answers([Answer(case.turns, case.text, finished=case.finished) for case in cases])[0]
     return scorer.score_texts([case.turns for case in cases], [case.text for case in cases])[0]
-
-
-def tokens_of(trunk: Trunk, case: Case) -> list[int]:
-    """The response's tokens, with an end token if it ended by itself."""
-    ids = trunk.response_ids(case.text)
-    return ids if case.finished else ids[:-1]

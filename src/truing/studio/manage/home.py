@@ -170,7 +170,7 @@ def _reward(session: Session) -> Card:
     if found is None:
         return card
     accuracy = facts.get("accuracy")
-    return card._replace(number=_percent(accuracy) or "made", unit="right on held-out pairs" if accuracy else "", measure=accuracy, form="percent")
+    return card._replace(number=_percent(accuracy) or "made", unit="right on held-out pairs" if _percent(accuracy) else "", measure=accuracy, form="percent")
 
 
 def _policy(session: Session, counts: loop.Counts) -> Card:
