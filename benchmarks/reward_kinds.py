@@ -1,23 +1,28 @@
-"""What it is worth to learn from judgements as they were made, and not from the pairs they come to: rankings, ties, thumbs, on real data.
+"""What it is worth to learn from judgements as they were made, and not from the pairs they come to: rankings, ties, thumbs, mixtures, on real data.
 
-    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--out benchmarks/results]
+    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--out benchmarks/results]
 
 NAME names the data in the result, PATH is any file that `truing import` reads. For each file: import, trust, features of the default model, and the linear
 head fitted to each arm's judgements with the same folds, strengths of L2 and members:
 
-    as said     rankings as rankings, ties as ties, points as points
-    pairs       each judgement of several responses as comparisons of two of them, ties as half a vote for each (Bradley-Terry)
-    no ties     the same without ties
+    as said      pairs with their ties (Davidson), rankings, ratings, thumbs, edits, each by its own likelihood
+    rankings     where somebody compared all responses of a prompt two by two and ranked them by it, one ranking (Plackett-Luce with ties) in their place
+    pairs        rankings as comparisons of two, ties as half a vote for each (Bradley-Terry)
+    no ties      the same without ties
+    only KIND    where there are several kinds, as said but of one kind alone
+    nothing      all scores alike: what the scales of the kinds know by themselves
 
-Each is asked how surprising the held-out prompts' judgements are, as they were said: scales of its own (widths of ties, cut-points) are fitted to the
-train judgements with its scores as they stand, so that only the scores are compared. Intervals are bootstraps over held-out prompts. The last line of
-stdout is one JSON object; the same is written to reward-kinds-DATE.json.
+Each is asked how surprising the judgements of other prompts are, as they were said: scales of its own (widths of ties, cut-points) are fitted to the train
+judgements with its scores as they stand, so that only the scores are compared. The prompts are parted in folds, each foretold from the others. Intervals are
+bootstraps over prompts. The last line of stdout is one JSON object; the same is written to reward-kinds-DATE.json.
 """
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -31,59 +36,124 @@ from truing.feedback.quality import QualitySettings, measure_quality
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.preferences import PreferenceSettings, build_preferences
-from truing.reward.features import FeatureCache, FeatureSpec, readings_at
-from truing.reward.judged import Said, Scales, judged, surprise, surprises
+from truing.reward.features import FeatureCache
+from truing.reward.judged import Said, Scales, forms_of, judged, surprise, surprises
 from truing.reward.lessons import SaidLesson, read_said
-from truing.reward.train import RewardSettings
+from truing.reward.train import RewardSettings, frozen_spec
 from truing.reward.train_judged import fit_judged
+from truing.reward.train_pairs import folds_by_prompt
 from truing.stats import bootstrap_mean
 from truing.store.project import create_project, open_project
 from truing.store.tables import Kind
 
 SEED = 1
 SURE = 99  # strength of a comparison that is all one way
+Change = Callable[[Sequence[Said]], list[Said]]
 
 
 def main() -> None:
     """Measure, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="+")
+    parser.add_argument("--prompts", type=int, default=500, help="of each file, at most")
+    parser.add_argument("--folds", type=int, default=4, help="of prompts, each foretold from the others")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     trunk, found = open_trunk(ModelSettings()), {}
     for one in arguments.data:
         name, _, place = one.partition("=")
         path, _, form = place.partition(":")
-        found[name] = compared(Path(path), form or "auto", trunk)
-    record("reward-kinds", "held-out judgements under reward models that learned from judgements as said, and from pairs of them", found, arguments.out)
+        found[name] = compared(Path(path), form or "auto", trunk, arguments.prompts, arguments.folds)
+    record("reward-kinds", "judgements of other prompts under reward models that learned from judgements as said, and in other forms", found, arguments.out)
 
 
-def compared(path: Path, form: str, trunk: Trunk) -> dict[str, Any]:
+def compared(path: Path, form: str, trunk: Trunk, most: int, folds: int) -> dict[str, Any]:
     """Every arm on one file."""
     settings = RewardSettings(learn_from="judgements")
+    told = all_said(path, form, trunk, settings, most)
+    with tempfile.TemporaryDirectory() as scratch:
+        features = FeatureCache(Path(scratch), trunk, frozen_spec(trunk, settings)).get(told.responses)
+    where = {item: place for place, item in enumerate(told.responses)}
+    fold = dict(zip(prompts := sorted(set(told.prompt_of)), folds_by_prompt(prompts, folds, SEED).tolist(), strict=True))
+    each: dict[str, list[float]] = {}
+    asked: list[str] = []
+    strengths: dict[str, list[float]] = {}
+    for left_out in range(folds):
+        train, unseen = (told.only([prompt for prompt in prompts if (fold[prompt] == left_out) is out]) for out in (False, True))
+        seen, held_out = (features[[where[item] for item in part.responses]] for part in (train, unseen))
+        asked += unseen.prompts
+        for name, lesson in arms_of(train).items():
+            scores, unknown = torch.zeros(len(seen), dtype=torch.float64), torch.zeros(len(held_out), dtype=torch.float64)
+            if lesson is not None:
+                fit, _ = fit_judged(lesson, seen, settings, SEED, lambda **_: None)
+                strengths.setdefault(name, []).append(fit.facts["l2"])
+                with torch.no_grad():
+                    scores, unknown = (fit.head(x).double().mean(1) for x in (seen, held_out))
+            slope, scales = scales_for(train, scores)
+            each.setdefault(name, []).extend(by_judgement(unseen, unknown * slope, scales))
+            print(path.name, left_out, name, sum(each[name]) / len(each[name]), flush=True)
+    kinds = dict(Counter(str(one.kind) for one in told.said))
+    row: dict[str, Any] = {"judgements": kinds, "prompts": len(prompts), "responses": len(told.responses), "folds": folds}
+    for name, nats in each.items():
+        row[name] = {"nats": interval(nats, asked), "l2": strengths.get(name)}
+        if name != "as said":
+            row[f"{name} less as said"] = interval([other - own for own, other in zip(each["as said"], nats, strict=True)], asked)
+    if "rankings" in each:
+        row["pairs less rankings"] = interval([other - own for own, other in zip(each["rankings"], each["pairs"], strict=True)], asked)
+    return row
+
+
+def all_said(path: Path, form: str, trunk: Trunk, settings: RewardSettings, most: int) -> SaidLesson:
+    """Everything that a file says of some prompts, with the trust that quality control gives."""
     with tempfile.TemporaryDirectory() as scratch:
         project = open_project(create_project(Path(scratch) / "p", settings=""))
         import_judgements(project, path, form)
         quality = measure_quality(project, QualitySettings(), round_ids=None)
         dataset = build_preferences(project, PreferenceSettings(), quality.as_dict(), round_ids=None, seed=SEED)
-        told, unseen = read_said(dataset, trunk, settings.centre)
-        spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-        seen, held_out = (FeatureCache(Path(scratch) / "features", trunk, spec).get(part.responses) for part in (told, unseen))
+        train, held_out = read_said(dataset, trunk, settings.centre)
         project.database.close()
-    row: dict[str, Any] = {"judgements": len(told.said), "held_out": len(unseen.said), "responses": len(told.responses) + len(unseen.responses)}
-    arms: dict[str, Callable[[Sequence[Said]], list[Said]]] = {"as said": list, "pairs": in_pairs, "no ties": lambda said: in_pairs(said, ties=False)}
-    each: dict[str, list[float]] = {}
-    for name, change in arms.items():
-        fit, _ = fit_judged(changed(told, change), seen, settings, SEED, lambda **_: None)
-        with torch.no_grad():
-            scores, unknown = (fit.head(x).double().mean(1) for x in (seen, held_out))
-        slope, scales = scales_for(told, scores)
-        each[name] = by_judgement(unseen, unknown * slope, scales)
-        row[name] = {"nats": interval(each[name], unseen.prompts), "l2": fit.facts["l2"]}
-        print(path.name, name, row[name], flush=True)
-    for name in ("pairs", "no ties"):
-        row[f"{name} less as said"] = interval([other - own for own, other in zip(each["as said"], each[name], strict=True)], unseen.prompts)
-    return row
+    shift = len(train.responses)
+    more = [one._replace(responses=tuple(place + shift for place in one.responses)) for one in held_out.said]
+    whole = replace(
+        train, responses=train.responses + held_out.responses, prompt_of=train.prompt_of + held_out.prompt_of, said=train.said + more,
+        prompts=train.prompts + held_out.prompts, whole=train.whole + held_out.whole,
+    )  # fmt: skip
+    names = sorted(set(whole.prompt_of))
+    chosen = torch.randperm(len(names), generator=torch.Generator().manual_seed(SEED))[:most].tolist()
+    return whole.only([names[place] for place in chosen])
+
+
+def arms_of(told: SaidLesson) -> dict[str, SaidLesson | None]:
+    """Each arm's judgements; None: it learns nothing. An arm that would be the same as another isn't there."""
+    changes: dict[str, Change] = {"rankings": in_rankings, "pairs": in_pairs, "no ties": lambda said: in_pairs(said, ties=False)}
+    kinds = sorted({one.kind for one in told.said})
+    if len(kinds) > 1:
+        changes |= {f"only {kind}": partial(of_kind, kind=kind) for kind in kinds}
+    arms: dict[str, SaidLesson | None] = {"as said": told}
+    for name, change in changes.items():
+        lesson = changed(told, change)
+        if all(sorted(map(repr, lesson.said)) != sorted(map(repr, other.said)) for other in arms.values() if other is not None):
+            arms[name] = lesson
+    return arms | {"nothing": None}
+
+
+def of_kind(said: Sequence[Said], kind: str) -> list[Said]:
+    """Those of one kind."""
+    return [one for one in said if one.kind == kind]
+
+
+def in_rankings(said: Sequence[Said]) -> list[Said]:
+    """One ranking in the place of the comparisons of a prompt's responses, where each two were compared once and agree with it; it weighs as much as they."""
+    pairs, others = [one for one in said if one.kind == Kind.PAIR], [one for one in said if one.kind != Kind.PAIR]
+    some = sorted({place for one in pairs for place in one.responses})
+    side = {one.responses: (one.answer["strength"] > 0) - (one.answer["strength"] < 0) for one in pairs}
+    side |= {(b, a): -found for (a, b), found in list(side.items())}
+    if len(some) < 3 or len(pairs) != len(some) * (len(some) - 1) / 2 or len(side) != 2 * len(pairs):
+        return list(said)
+    ranks = [1 + sum(side[other, own] > 0 for other in some if other != own) for own in some]
+    if any(side[some[i], some[j]] != (ranks[j] > ranks[i]) - (ranks[j] < ranks[i]) for i, j in combinations(range(len(some)), 2)):
+        return list(said)
+    return [Said(Kind.RANKING, tuple(some), {"ranks": ranks}, sum(one.trust for one in pairs) / (len(some) - 1)), *others]
 
 
 def in_pairs(said: Sequence[Said], *, ties: bool = True) -> list[Said]:
@@ -103,14 +173,17 @@ def in_pairs(said: Sequence[Said], *, ties: bool = True) -> list[Said]:
     return sided + [one._replace(answer={"strength": side}, trust=one.trust / 2) for one in tied for side in (SURE, -SURE)]
 
 
-def changed(told: SaidLesson, change: Callable[[Sequence[Said]], list[Said]]) -> SaidLesson:
-    """The same prompts with other judgements in the place of each."""
-    said, prompts = [], []
+def changed(told: SaidLesson, change: Change) -> SaidLesson:
+    """The same prompts with other judgements in the place of each prompt's."""
+    of: dict[str, list[Said]] = {}
     for one, prompt in zip(told.said, told.prompts, strict=True):
-        own = change([one])
-        said += own
-        prompts += [prompt] * len(own)
-    return replace(told, said=said, prompts=prompts)
+        of.setdefault(prompt, []).append(one)
+    said, prompts = [], []
+    for prompt, own in of.items():
+        new = change(own)
+        said += new
+        prompts += [prompt] * len(new)
+    return replace(told, said=said, prompts=prompts, forms=forms_of(said))
 
 
 def scales_for(told: SaidLesson, scores: Tensor) -> tuple[Tensor, Scales]:

@@ -32,9 +32,9 @@ from truing.feedback.chosen import read_chosen
 from truing.models.precision import machine
 from truing.models.registry import ModelSettings, resolve
 from truing.models.trunk import Trunk, open_trunk
-from truing.reward.features import FeatureCache, FeatureSpec, Item, by_prompt, readings_at, shorten
+from truing.reward.features import FeatureCache, Item, by_prompt, shorten
 from truing.reward.lessons import PairLesson
-from truing.reward.train import FROZEN, RewardSettings, fit_frozen
+from truing.reward.train import FROZEN, RewardSettings, choose, fit_frozen, frozen_spec
 from truing.reward.train_pairs import Pairs
 from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
 from truing.stats import wilson
@@ -45,6 +45,7 @@ LENGTH = 384  # last tokens of a prompt and response, on both sides
 ARMS: dict[str, dict[str, Any]] = {
     "adapter": {"head": "adapter", "rank": 16, "alpha": 32.0, "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
     "linear": {"head": "linear"},
+    "linear, readings chosen": {"head": "linear", "readings": "choose"},
     "mlp": {"head": "mlp"},
     "full": {"head": "full", "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
 }
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--pairs", type=int, default=1812)
     parser.add_argument("--test", type=int, default=500)
-    parser.add_argument("--heads", nargs="+", choices=sorted(ARMS), default=["adapter", "linear", "mlp"])
+    parser.add_argument("--heads", nargs="+", choices=sorted(ARMS), default=list(ARMS))
     parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--peer", help="python of an environment with trl==1.16.0")
     parser.add_argument("--peer-script", help="peer_trl_reward.py")
@@ -81,18 +82,21 @@ def measured(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str
     """One head: fitted on the train pairs, asked about the test pairs."""
     trunk = open_trunk(ModelSettings(dtype=arguments.dtype))
     settings = RewardSettings(max_tokens=LENGTH, **changes)
-    rows = read(arguments)
+    rows, facts = read(arguments), dict[str, Any]()
     lesson, tests = (PairLesson(tokens(part, trunk), settings.centre) for part in rows)
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         if settings.head in FROZEN:
-            spec = FeatureSpec(readings_at(settings.readings, trunk.layers), settings.max_tokens)
-            cache = FeatureCache(Path(scratch), trunk, spec)
-            seen = cache.get(lesson.responses)
+            spec = frozen_spec(trunk, settings)
+            seen = FeatureCache(Path(scratch), trunk, spec).get(lesson.responses)
             read_seconds = time.perf_counter() - start
+            if settings.readings == "choose":
+                first, second = lesson.places()
+                spec, columns, facts["readings"] = choose(lesson.pairs, seen[first], seen[second], spec, settings, SEED)
+                seen = seen[:, columns]
             fit, _ = fit_frozen(lesson, seen, settings, SEED, lambda **_: None)
             seconds = time.perf_counter() - start
-            states = cache.get(tests.responses)
+            states = FeatureCache(Path(scratch), trunk, spec).get(tests.responses)
         else:
             own = trunk if settings.head == "adapter" else open_trunk(ModelSettings(dtype="fp32"))
             fit, _ = fit_trunk(own, lesson, settings, SEED, Path(scratch) / "state", lambda **_: None)
@@ -107,6 +111,7 @@ def measured(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str
         "pairs_per_second": round(len(lesson.prompts) / seconds, 3), "fit_seconds": round(seconds - read_seconds, 1), "seconds": round(seconds, 1),
         "accuracy": round(right.value, 4), "accuracy_low": round(right.low, 4), "accuracy_high": round(right.high, 4), "test_pairs": right.n,
         "pairs": len(lesson.prompts), "peak_gb": round(peak_gb(), 2), "dtype": str(trunk.dtype), "gflop_per_pair": round(gflop(lesson, settings, trunk), 1),
+        **facts,
     }  # fmt: skip
 
 
@@ -131,10 +136,12 @@ def gflop(lesson: PairLesson, settings: RewardSettings, trunk: Trunk) -> float:
     """Products that a pair needs, attention left out: two operations for each weight and token forward, as many for the gradient of the states, and as many
     again for a weight that learns. A prompt is read once."""
     trees, _ = by_prompt([shorten(*item, settings.max_tokens) for item in lesson.responses], 1 << 30)
-    read_to = max(layer for _, layer in readings_at(settings.readings if settings.head in FROZEN else [settings.trunk_reading], trunk.layers))
-    weights = sum(module.weight.numel() for module in products(trunk)) * read_to / trunk.layers
-    lora = sum(sum(module.weight.shape) * settings.rank for module in products(trunk)) * read_to / trunk.layers
-    each = {"linear": 2 * weights, "mlp": 2 * weights, "adapter": 4 * weights + 6 * lora, "full": 6 * weights}[settings.head]
+    read_to = max((frozen_spec if settings.head in FROZEN else trunk_spec)(trunk, settings).layers)
+    learns = {"adapter": read_to - read_to // 2 if settings.layers == "top-half" else read_to, "full": read_to}.get(settings.head, 0)
+    weights = sum(module.weight.numel() for module in products(trunk)) / trunk.layers
+    lora = sum(sum(module.weight.shape) * settings.rank for module in products(trunk)) / trunk.layers
+    own = {"adapter": 6 * lora, "full": 2 * weights}.get(settings.head, 0)
+    each = 2 * weights * read_to + (2 * weights + own) * learns
     return each * sum(tree.size for tree in trees) / len(lesson.prompts) / 1e9
 
 

@@ -43,6 +43,14 @@ def test_one_point_and_flat_lines_are_drawn() -> None:
     assert "nan" not in line_chart([Line("score", [(1, 2.0), (2, 2.0)])], label="Score", from_zero=True)
 
 
+def test_a_line_may_have_a_style_and_a_band_of_its_own() -> None:
+    svg = line_chart([Line("score", [(0, 0.0), (10, 4.0)], style="gold", band=[(0, -1.0, 1.0), (10, 3.0, 5.0)])], label="Score", height=80)
+    assert 'class="curve main gold"' in svg
+    assert 'class="dot main gold"' in svg
+    assert 'class="curve band gold" d="M0,50 L1000,10 L1000,30 L0,70"' in svg  # from -2 to 6, the ticks around the band, 80 pixels: 10 each
+    assert 'class="curve main gold" d="M0,60 L1000,20"' in svg
+
+
 def test_a_strength_is_drawn_in_powers_of_ten() -> None:
     svg = line_chart([Line("loss", [(0.01, 3.0), (0.1, 1.0), (10, 2.0)], marked=1)], label="Loss", x_name="L2", log_x=True)
     assert 'd="M0,0 L333.33,160 L1000,80"' in svg

@@ -26,6 +26,24 @@ def test_best_of_n_is_the_mean_over_all_choices(scores: list[float], data: st.Da
     assert best_of(scores, n) == pytest.approx(float(np.mean([max(some) for some in combinations(scores, n)])), abs=1e-9)
 
 
+def test_what_another_judge_says_of_the_best_by_hand() -> None:
+    # of scores 0, 1, 5 the pairs have highest 1, 5, 5, whose responses the other judge gives 7, -2, -2
+    assert best_of([5.0, 0.0, 1.0], 2, of=[-2.0, 100.0, 7.0]) == pytest.approx(1)
+    assert best_of([5.0, 0.0, 1.0], 1, of=[-2.0, 100.0, 7.0]) == pytest.approx(35)
+    # where 1 and 1 are the highest, either may be taken: 4 of the one, 6 of the other
+    assert best_of([1.0, 0.0, 1.0], 3, of=[4.0, 100.0, 6.0]) == pytest.approx(5)
+    with pytest.raises(ValueError, match="2 values of 3 responses"):
+        best_of([1.0, 2.0, 3.0], 2, of=[1.0, 2.0])
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=7), st.data())
+def test_another_judge_is_asked_about_the_best_of_every_choice(scores: list[int], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(scores)))
+    of = data.draw(st.lists(st.floats(-5, 5), min_size=len(scores), max_size=len(scores)))
+    places = [[of[place] for place in some if scores[place] == max(scores[other] for other in some)] for some in combinations(range(len(scores)), n)]
+    assert best_of([float(score) for score in scores], n, of=of) == pytest.approx(float(np.mean([np.mean(found) for found in places])), abs=1e-9)
+
+
 def test_the_best_of_normal_scores_is_where_it_is_known_to_be() -> None:
     scores = np.random.default_rng(0).normal(size=4000)
     assert abs(best_of(scores, 2) - 1 / math.sqrt(math.pi)) < 0.04  # four standard errors

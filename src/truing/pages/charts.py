@@ -18,15 +18,26 @@ Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """A curve: its name, its points in order of x, whether it is the one to look at, and which of its points to mark."""
+    """A curve.
+
+    Attributes:
+        name: of it.
+        points: in order of x.
+        main: whether it is one to look at; the others lie below it and carry no mark.
+        marked: which of its points to mark.
+        style: further classes, for a page that tells several curves apart.
+        band: (x, low, high) in order of x, to be shaded around it.
+    """
 
     name: str
     points: Sequence[Point]
     main: bool = True
     marked: int = -1
+    style: str = ""
+    band: Sequence[tuple[float, float, float]] = ()
 
 
-def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", from_zero: bool = False, log_x: bool = False) -> Markup:
+def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", from_zero: bool = False, log_x: bool = False, height: int = PLOT) -> Markup:
     """Curves over a count such as updates or epochs, or over the logarithm of a strength.
 
     Args:
@@ -35,21 +46,31 @@ def line_chart(lines: Sequence[Line], *, label: str, x_name: str = "update", fro
         x_name:    the unit of x.
         from_zero: whether the y axis starts at 0, for quantities where 0 means none.
         log_x:     whether x, then above 0, is drawn in powers of ten.
+        height:    of the plot in pixels, its axis labels not counted.
     """
     xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
+    ys = [y for line in lines for y in (*(y for _, y in line.points), *(y for _, *ends in line.band for y in ends))]
     across = math.log10 if log_x else float
     left, right = across(min(xs)), across(max(xs))
     ticks = nice_ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
-    x_at, y_at = _scale(left, right, 100), _scale(ticks[-1], ticks[0], PLOT)
+    x_at, y_at = _scale(left, right, 100), _scale(ticks[-1], ticks[0], height)
+
+    def place(points: Sequence[Point]) -> list[Point]:
+        return [(x_at(across(x)) * GRID / 100, y_at(y)) for x, y in points]
+
     marks = [(left, min(xs)), (right, max(xs))] if log_x else [(tick, tick) for tick in _whole_ticks(left, right)]
-    parts = [*_grid(ticks, y_at), *_x_ticks(marks, x_at, x_name)]
+    parts = [*_grid(ticks, y_at), *_x_ticks(marks, x_at, x_name, height=height)]
+    for line in lines:
+        if line.band:
+            around = [*((x, high) for x, _, high in line.band), *((x, low) for x, low, _ in reversed(line.band))]
+            parts.append(_curve(place(around), f"band {line.style}".strip(), height))
     for line in sorted(lines, key=lambda line: line.main):  # the one to look at lies on top
-        parts.append(_curve([(x_at(across(x)) * GRID / 100, y_at(y)) for x, y in line.points], "main" if line.main else "quiet"))
+        kind = f"{'main' if line.main else 'quiet'} {line.style}".strip()
+        parts.append(_curve(place(line.points), kind, height))
         if line.main:
             x, y = line.points[line.marked]
-            parts.append(_dot(x_at(across(x)), y_at(y), 4, "main", f"{line.name} {_plain(y)} at {x_name} {_plain(x)}"))
-    return _figure(parts, label + ": " + "; ".join(_in_words(line, x_name) for line in lines if line.points))
+            parts.append(_dot(x_at(across(x)), y_at(y), 4, kind, f"{line.name} {_plain(y)} at {x_name} {_plain(x)}"))
+    return _figure(parts, label + ": " + "; ".join(_in_words(line, x_name) for line in lines if line.points), height)
 
 
 class Estimate(NamedTuple):
@@ -186,7 +207,7 @@ def _grid(ticks: Sequence[float], y_at: _Scale, *, percent: bool = False) -> lis
     return [line.format(_short(y_at(tick)), _percent(tick) if percent else _plain(tick)) for tick in ticks]
 
 
-def _x_ticks(ticks: Sequence[Point], x_at: _Scale, name: str, *, percent: bool = False) -> list[Markup]:
+def _x_ticks(ticks: Sequence[Point], x_at: _Scale, name: str, *, percent: bool = False, height: int = PLOT) -> list[Markup]:
     """Labels under the plot, each a (place, value); those at the ends stay within it."""
     parts = []
     for number, (place, value) in enumerate(ticks):
@@ -194,14 +215,14 @@ def _x_ticks(ticks: Sequence[Point], x_at: _Scale, name: str, *, percent: bool =
         anchor = "start" if x <= 2 else "end" if x >= 98 else "middle"
         word = _percent(value) if percent else _plain(value)
         text = f"{name} {word}" if number == 0 and name else word
-        parts.append(Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(_short(x), PLOT + 20, anchor, text))
+        parts.append(Markup('<text x="{}%" y="{}" text-anchor="{}">{}</text>').format(_short(x), height + 20, anchor, text))
     return parts
 
 
-def _curve(points: Sequence[Point], kind: str) -> Markup:
+def _curve(points: Sequence[Point], kind: str, height: int = PLOT) -> Markup:
     path = "M" + " L".join(f"{_short(x)},{_short(y)}" for x, y in points)
     frame = '<svg width="100%" height="{0}" viewBox="0 0 {1} {0}" preserveAspectRatio="none" overflow="visible"><path class="curve {2}" d="{3}"/></svg>'
-    return Markup(frame).format(PLOT, GRID, kind, path)
+    return Markup(frame).format(height, GRID, kind, path)
 
 
 def _dot(x: float, y: float, radius: float, kind: str, title: str) -> Markup:
@@ -209,9 +230,9 @@ def _dot(x: float, y: float, radius: float, kind: str, title: str) -> Markup:
     return Markup(circle).format(kind, _short(x), _short(y), _short(radius), title)
 
 
-def _figure(parts: Sequence[Markup], label: str) -> Markup:
+def _figure(parts: Sequence[Markup], label: str, height: int = PLOT) -> Markup:
     frame = '<div class="plot"><svg role="img" aria-label="{}" width="100%" height="{}" overflow="visible">{}</svg></div>'
-    return Markup(frame).format(label, PLOT + 26, Markup("").join(parts))
+    return Markup(frame).format(label, height + 26, Markup("").join(parts))
 
 
 def _in_words(line: Line, x_name: str) -> str:

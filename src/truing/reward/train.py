@@ -179,35 +179,37 @@ def _make(work: Work) -> Artifact:
 def _fit_frozen(work: Work) -> Fitted:
     settings, trunk = work.settings, work.trunk
     (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
-    train, spec = tokenised(work.train, trunk), frozen_spec(settings, trunk)
+    train, spec = tokenised(work.train, trunk), frozen_spec(trunk, settings)
     path: list[dict[str, Any]] = []
     parts = [train.a, train.b, lesson.responses, unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
     if settings.readings == "choose":
-        spec, found, path = choose(train, found, spec, settings, work.seed)
+        a, b, *_ = torch.split(found, [len(part) for part in parts])
+        spec, columns, path = choose(train, a, b, spec, settings, work.seed)
+        found = found[:, columns]
     _, _, seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
     fit, beside = fit_frozen(lesson, seen, settings, work.seed, work.run.progress)
     fit = fit._replace(facts=fit.facts | {"readings_path": path})
     return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, test_a, test_b, reference)
 
 
-def frozen_spec(settings: RewardSettings, trunk: Trunk) -> FeatureSpec:
+def frozen_spec(trunk: Trunk, settings: RewardSettings) -> FeatureSpec:
     """What linear and mlp read of a trunk, or what they choose from."""
     words = CANDIDATES if settings.readings == "choose" else settings.readings
     return FeatureSpec(readings_at(words, trunk.layers), settings.max_tokens)
 
 
-def choose(train: Pairs, found: Tensor, spec: FeatureSpec, settings: RewardSettings, seed: int) -> tuple[FeatureSpec, Tensor, list[dict[str, Any]]]:
-    """The readings of `spec` that are worth it, the features without the others, and how each was chosen.
+def choose(pairs: Pairs, a: Tensor, b: Tensor, spec: FeatureSpec, settings: RewardSettings, seed: int) -> tuple[FeatureSpec, Tensor, list[dict[str, Any]]]:
+    """The readings of `spec` that are worth it, the columns of the features that they are, and how each was chosen.
 
     Args:
-        found: (2 N + other, D) features of the first responses, of the second, and of any other.
+        a, b: (N, D) features of both responses of the train pairs.
     """
-    each = found.unflatten(1, (len(spec.readings), -1))  # (responses, R, H)
-    a, b = each[: len(train.a)], each[len(train.a) : 2 * len(train.a)]
-    choice = choose_readings(a, b, train.target, train.weight, train.prompts, folds=settings.folds, seed=seed)
+    each = (len(spec.readings), -1)
+    choice = choose_readings(a.unflatten(1, each), b.unflatten(1, each), pairs.target, pairs.weight, pairs.prompts, folds=settings.folds, seed=seed)
     path = [row | {"reading": list(spec.readings[row["reading"]])} for row in choice.path]
-    return replace(spec, readings=tuple(spec.readings[place] for place in choice.places)), each[:, choice.places].flatten(1), path
+    columns = torch.arange(a.shape[1]).unflatten(0, each)[choice.places].flatten()
+    return replace(spec, readings=tuple(spec.readings[place] for place in choice.places)), columns, path
 
 
 def _fit_trunk(work: Work, checkpoint: Path) -> Fitted:

@@ -44,21 +44,37 @@ def distribution(scores: Sequence[float], groups: Sequence[Hashable], *, mean: f
     }
 
 
-def best_of(scores: Sequence[float] | NDArray[np.float64], n: int) -> float:
+def best_of(scores: Sequence[float] | NDArray[np.float64], n: int, *, of: Sequence[float] | NDArray[np.float64] | None = None) -> float:
     """Expected highest of n scores drawn without replacement: unbiased for the highest of n fresh ones.
 
         sum_i C(i - 1, n - 1) / C(N, n) x_(i),   x_(1) <= ... <= x_(N)
 
+    Args:
+        scores: (N,).
+        of: (N,) what is expected of the response with the highest score, in place of the score: e.g. another judge's score of it. Where scores are equal, any
+            of them may be the highest.
+
     Raises:
-        ValueError: n isn't in 1 to N.
+        ValueError: n isn't in 1 to N, or `of` isn't as long as the scores.
     """
-    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    score = np.asarray(scores, dtype=np.float64)
+    order = np.argsort(score, kind="stable")
+    ordered = score[order] if of is None else _shared(score[order], np.asarray(of, dtype=np.float64), order)
     size = len(ordered)
     if not 1 <= n <= size:
         raise ValueError(f"the best of {n} among {size}")
     place = np.arange(size, n, -1)  # i of the highest down to the one above the n-th
     chance = np.cumprod(np.concatenate([[n / size], (place - n) / (place - 1)]))  # C(N - 1, n - 1) / C(N, n) is the highest's; each lower one's follows
     return float(chance @ ordered[: n - 2 if n > 1 else None : -1][: len(chance)])
+
+
+def _shared(ordered: NDArray[np.float64], of: NDArray[np.float64], order: NDArray[np.intp]) -> NDArray[np.float64]:
+    """`of` in the order of the scores, the mean of those whose scores are equal in the place of each."""
+    if len(of) != len(ordered):
+        raise ValueError(f"{len(of)} values of {len(ordered)} responses")
+    _, place = np.unique(ordered, return_inverse=True)
+    found: NDArray[np.float64] = (np.bincount(place, of[order]) / np.bincount(place))[place]
+    return found
 
 
 def best_of_n(scores: Sequence[float], groups: Sequence[Hashable], *, seed: int) -> dict[str, list[dict[str, Any]]]:

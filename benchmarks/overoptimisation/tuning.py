@@ -1,0 +1,147 @@
+"""Tuning against one arm without a price of KL, until the policy is as far from the base as is asked; it is looked at on the way, on prompts that it isn't
+tuned on.
+
+Shapes: P prompts that it is looked at on, each with several responses.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmarks.overoptimisation.world import ARMS, Floats, Sample, World, arms_of
+from torch import Tensor
+
+from truing.config import write_atomically
+from truing.console import say
+from truing.models.generate import generate
+from truing.models.logprobs import response_logprobs
+from truing.models.sequences import collate, length_buckets
+from truing.policy.algorithms.ppo import PPOSettings
+from truing.policy.rollout import ROLE
+from truing.policy.train import Learner
+from truing.reward.features import pool
+from truing.reward.heads import Head
+from truing.reward.score import RewardModel
+from truing.store.ids import content_id, seed_from
+
+STEP_NATS = 1.5  # between two looks, by what the policy's own rollouts say
+LONGEST = 10  # updates without a look
+PART = 16  # responses in a pass of the base
+CONSTANT = 100_000  # updates over which the learning rate falls to 0: in the hundred or so that are made it stands still, for every arm alike
+
+Station = dict[str, Any]  # update, kl_nats, gold (P,), proxy: arm → (P,), and how the responses look
+
+
+def ppo_settings(lr: float, samples: int) -> PPOSettings:
+    """As the demo tunes, but by PPO, without a price of KL, and with cut-off answers at the score that the proxy gives them: nothing but the proxy pulls."""
+    return PPOSettings(
+        updates=CONSTANT, samples=samples, minibatches=4, lr=lr, beta=0.0, layers="top-half", truncation="keep", score_clip=100.0,
+    )  # fmt: skip
+
+
+def tuned(
+    world: World, heads: dict[str, Head], arm: str, settings: PPOSettings, *, prompts: list[str], each: int, target: float, limit: int, draw: int
+) -> list[Station]:
+    """What was seen of a policy on its way; goes on where an earlier run stopped, also with a later limit or a further target.
+
+    Args:
+        heads: of a draw of labels.
+        prompts: (P,) that it is looked at on.
+        each: responses to each of them.
+        target: nats per response at which it is far enough.
+        limit: updates after which it is given up.
+    """
+    trunk, plan = world.trunk, world.plan
+    made_of = (trunk.fingerprint, vars(plan), world.settings.model_dump(mode="json"), settings.model_dump(mode="json"), prompts, each, draw)
+    folder = world.folder / "ppo" / f"{arm}-{draw}-{content_id(made_of, length=16)}"
+    name, rule = ARMS[arm]
+    score = RewardModel(arm, heads[name], world.spec, trunk, by=rule)
+    seen = _read(folder / "stations.json")
+    asked = {text: list(world.prompt_ids(text)) for text in world.train}
+    learner = Learner(trunk, settings, asked, score, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens, seed=seed_from(plan.seed, "ppo", draw))
+    try:
+        learner.start(folder, "base")
+        learner.resume(folder)
+        while True:
+            if due(learner.done, learner.rows, seen, limit):
+                learner.keep(folder)
+                seen.append({"update": learner.done, **look(world, heads, prompts, each)})
+                write_atomically(folder / "stations.json", json.dumps(seen))
+                say(f"{arm} {draw}: {in_words(seen[-1], arm)}")
+            if seen[-1]["kl_nats"] >= target or learner.done >= limit:
+                return seen
+            learner.update()
+    finally:
+        if trunk.has_adapter(ROLE):
+            trunk.drop_adapter(ROLE)
+
+
+def due(done: int, rows: list[dict[str, float]], seen: list[Station], limit: int) -> bool:
+    """Whether it is time for a look: at the base, after every so many nats or updates, and at the end."""
+    if not seen:
+        return True
+    since = done - seen[-1]["update"]
+    moved = bool(rows) and rows[-1]["objective/kl"] >= seen[-1]["kl_nats"] + STEP_NATS
+    return since > 0 and (moved or since >= LONGEST or done >= limit)
+
+
+def look(world: World, heads: dict[str, Head], prompts: list[str], each: int) -> Station:
+    """Fresh responses of the policy, and what gold and every arm say of them. Every look has the same seeds: they differ by the policy."""
+    trunk, plan = world.trunk, world.plan
+    texts = [text for text in prompts for _ in range(each)]
+    asked = [world.prompt_ids(text) for text in texts]
+    seeds = [seed_from(plan.seed, "look", text, number) for text in prompts for number in range(each)]
+    with trunk.merged(ROLE):
+        drawn = generate(trunk, asked, seeds, max_new_tokens=plan.max_new_tokens, temperature=plan.temperature)
+    tokens = [tuple(one.token_ids) for one in drawn]
+    plain, cooled, features = read_by_base(world, asked, tokens)
+    samples = [Sample(*row) for row in zip(texts, tokens, plain.tolist(), [one.finished for one in drawn], strict=True)]
+    kl = np.array([sum(one.logprobs) for one in drawn]) - cooled
+    return {
+        "kl_nats": float(kl.mean()),
+        "kl_stderr": float(kl.std() / len(kl) ** 0.5),
+        "gold": by_prompt(world.gold(samples), each),
+        "proxy": {arm: by_prompt(found, each) for arm, found in arms_of(heads, features).items()},
+        "tokens": float(np.mean([len(one) for one in tokens])),
+        "ended": float(np.mean([one.finished for one in drawn])),
+        "base_logprob": float(plain.mean()),
+        "text": trunk.text(tokens[0]),
+    }
+
+
+@torch.no_grad()
+def read_by_base(world: World, prompts: list[tuple[int, ...]], responses: list[tuple[int, ...]]) -> tuple[Floats, Floats, Tensor]:
+    """One pass of the base.
+
+    Returns:
+        (S,) log-probability of each response at temperature 1, nats for each token in the mean; (S,) at the temperature of sampling, nats of the whole; (S, D).
+    """
+    trunk, spec = world.trunk, world.spec
+    plain, cooled = np.empty(len(prompts)), np.empty(len(prompts))
+    features = torch.empty(len(prompts), spec.width(trunk.hidden_size))
+    with trunk.using(None):
+        for part in length_buckets([len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)], PART):
+            batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
+            states = trunk.hidden_layers(batch, sorted({*spec.layers, trunk.layers}))
+            for found, temperature in ((plain, 1.0), (cooled, world.plan.temperature)):
+                found[part] = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers]).logprobs.double().sum(1).numpy()
+            plain[part] /= batch.response_lengths.numpy()
+            features[part] = pool(states, batch, spec)
+    return plain, cooled, features
+
+
+def by_prompt(values: Floats, each: int) -> list[float]:
+    """(P,) means from (P * each,)."""
+    return [float(found) for found in values.reshape(-1, each).mean(1)]
+
+
+def in_words(station: Station, arm: str) -> str:
+    """A look in a line."""
+    proxy, gold = np.mean(station["proxy"][arm]), np.mean(station["gold"])
+    return f"update {station['update']}  kl {station['kl_nats']:.1f}  proxy {proxy:+.2f}  gold {gold:+.2f}  tokens {station['tokens']:.0f}  {station['text']!r}"
+
+
+def _read(file: Path) -> list[Station]:
+    return list(json.loads(file.read_text())) if file.exists() else []
