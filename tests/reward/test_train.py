@@ -22,7 +22,7 @@ from truing.reward.features import Item
 from truing.reward.heads import LinearHead, load_head, normalisation
 from truing.reward.lessons import PairLesson
 from truing.reward.train import RewardSettings, train_reward_model
-from truing.reward.train_frozen import Frozen, solve_linear
+from truing.reward.train_frozen import Frozen, past_the_best, solve_linear
 from truing.reward.train_mlp import fit_mlp
 from truing.reward.train_pairs import Pairs, bootstrap_weights, folds_by_prompt
 from truing.store.project import Project, create_project, open_project
@@ -61,7 +61,7 @@ def train(project: Project, trunk: Trunk, rows: list[dict[str, Any]], settings: 
 def test_a_taste_is_learned_from_every_kind_of_judgement_and_from_a_mixture(make: Make, trunk: Trunk, kinds: list[str]) -> None:
     project, rows = make("p"), letter_rows(120)
     said = [line for place, kind in enumerate(kinds) for line in said_of(rows[place :: len(kinds)], kind)]
-    settings = RewardSettings(learn_from="judgements", readings=("last@1.0", "mean@1.0"), members=2)
+    settings = RewardSettings(learn_from="judgements", readings=("last@1.0", "mean@1.0"), members=2, l2=None if len(kinds) > 1 else 0.1)
     made = train_reward_model(project, settings, write_dataset(project, rows, said).id, trunk, seed=1)
     assert made.facts["accuracy"]["value"] > 0.9
     surprise = made.facts["held_out_surprise"]
@@ -128,6 +128,15 @@ def test_soft_labels_set_the_odds() -> None:
     weighed = soft._replace(target=torch.tensor([1.0, 0.0, 1.0, 0.0]), weight=torch.tensor([2.0, 0.5, 1.0, 0.5]))
     for data in (soft, hard, weighed):
         assert solve_linear(data, 1e-9, 0.0).item() == pytest.approx(torch.log(torch.tensor(3.0)).item(), abs=1e-4)
+
+
+def test_the_strength_of_l2_is_looked_for_until_it_has_been_worse_twice() -> None:
+    def past(*losses: float) -> bool:
+        return past_the_best([{"log_loss": loss} for loss in losses])
+
+    assert [past(3), past(3, 4), past(3, 4, 5), past(3, 2, 4), past(3, 2, 4, 5), past(3, 2, 4, 2), past(2, 2, 2)] == [
+        False, False, True, False, True, False, False,
+    ]  # fmt: skip
 
 
 def test_linear_fit_does_not_depend_on_where_it_starts() -> None:

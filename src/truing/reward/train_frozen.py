@@ -58,23 +58,30 @@ def fit_linear(data: Frozen, settings: "RewardSettings", seed: int, beat: Callab
 
 
 def _l2_path(data: Frozen, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
-    """A row for each strength: mean log loss and accuracy on the prompts left out."""
+    """A row for each strength down to where it gets worse: mean log loss and accuracy on the prompts left out."""
     folds = min(settings.folds, len(set(data.prompts)))
     fold = folds_by_prompt(data.prompts, folds, seed)
-    losses, right, mass = torch.zeros(len(L2_GRID)), torch.zeros(len(L2_GRID)), torch.zeros(())
-    for left_out in track(range(folds), "reward cross-validation", folds):
-        beat(step="cross-validation", done=left_out, total=folds)
-        train, test = _rows(data, fold != left_out), _rows(data, fold == left_out)
-        weight: Tensor | None = None
-        mass += test.weight.sum()
-        for place, l2 in enumerate(L2_GRID):
-            weight = solve_linear(train, l2, settings.centre, start=weight)
-            margin = ((test.a.double() - test.b.double()) @ weight).float()
-            losses[place] += test.weight.sum() * bradley_terry(margin, torch.zeros_like(margin), target=test.target, weight=test.weight)
-            right[place] += (test.weight * agreement(margin, test.target)).sum()
-    return [
-        {"l2": l2, "log_loss": (losses[place] / mass).item(), "accuracy": (right[place] / mass).item()} for place, l2 in enumerate(L2_GRID)
-    ]  # fmt: skip
+    parts = [(_rows(data, fold != left_out), _rows(data, fold == left_out)) for left_out in range(folds)]
+    weights: list[Tensor | None] = [None] * folds
+    path: list[dict[str, Any]] = []
+    for l2 in track(L2_GRID, "reward cross-validation", len(L2_GRID)):
+        beat(step="cross-validation", done=len(path), total=len(L2_GRID))
+        loss, right = 0.0, 0.0
+        for place, (train, test) in enumerate(parts):
+            found = weights[place] = solve_linear(train, l2, settings.centre, start=weights[place])
+            margin = ((test.a.double() - test.b.double()) @ found).float()
+            loss += (test.weight.sum() * bradley_terry(margin, torch.zeros_like(margin), target=test.target, weight=test.weight)).item()
+            right += (test.weight * agreement(margin, test.target)).sum().item()
+        mass = data.weight.sum().item()
+        path.append({"l2": l2, "log_loss": loss / mass, "accuracy": right / mass})
+        if past_the_best(path):
+            break
+    return path
+
+
+def past_the_best(path: Sequence[dict[str, Any]]) -> bool:
+    """Whether the last two strengths of L2 were worse than the best: weaker ones take longest to solve, and fit noise."""
+    return len(path) > 2 and min(row["log_loss"] for row in path[-2:]) > min(row["log_loss"] for row in path)
 
 
 def solve_linear(data: Frozen, l2: float, centre: float, *, start: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ from truing.reward.heads import LinearHead
 from truing.reward.judged import Judged, Scales, surprise, surprises
 from truing.reward.lessons import SaidLesson
 from truing.reward.losses import mean_zero
-from truing.reward.train_frozen import L2_GRID, Fit
+from truing.reward.train_frozen import L2_GRID, Fit, past_the_best
 from truing.reward.train_pairs import bootstrap_weights, folds_by_prompt
 from truing.store.tables import Kind
 
@@ -84,7 +84,7 @@ def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | 
 
     begin = torch.cat([first, parameters_to_vector(beside).detach()]).numpy()
     bounds = [(None, None)] * width + [(-FAR, FAR)] * (len(begin) - width)  # a search that looks further meets infinities
-    best = minimize(price, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-12}).x
+    best = minimize(price, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-10}).x
     vector_to_parameters(torch.from_numpy(best[width:]), beside)
     return torch.from_numpy(best[:width]) * steep, scales
 
@@ -106,22 +106,29 @@ def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -
 
 
 def _l2_path(told: SaidLesson, x: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
-    """A row for each strength: mean surprise on the prompts left out."""
+    """A row for each strength down to where it gets worse: mean surprise on the prompts left out."""
     prompts = sorted(set(told.prompts))
     folds = min(settings.folds, len(prompts))
     fold = folds_by_prompt(prompts, folds, seed).tolist()
-    losses, mass = [0.0] * len(L2_GRID), 0.0
-    for left_out in track(range(folds), "reward cross-validation", folds):
-        beat(step="cross-validation", done=left_out, total=folds)
+    parts = []
+    for left_out in range(folds):
         train, test = ({prompt: 1.0 for prompt, place in zip(prompts, fold, strict=True) if (place == left_out) is out} for out in (False, True))
-        seen, unseen = told.tensors(train), told.tensors(test)
-        mass += unseen.weight
-        weight: Tensor | None = None
-        for place, l2 in enumerate(L2_GRID):
-            weight, scales = solve(x, seen, l2, settings.centre, start=weight)
+        parts.append((told.tensors(train), told.tensors(test)))
+    mass = sum(unseen.weight for _, unseen in parts)
+    weights: list[Tensor | None] = [None] * folds
+    path: list[dict[str, Any]] = []
+    for l2 in track(L2_GRID, "reward cross-validation", len(L2_GRID)):
+        beat(step="cross-validation", done=len(path), total=len(L2_GRID))
+        loss = 0.0
+        for place, (seen, unseen) in enumerate(parts):
+            weight, scales = solve(x, seen, l2, settings.centre, start=weights[place])
+            weights[place] = weight
             with torch.no_grad():
-                losses[place] += unseen.weight * surprise(x @ weight, unseen, scales).item()
-    return [{"l2": l2, "log_loss": losses[place] / mass} for place, l2 in enumerate(L2_GRID)]
+                loss += unseen.weight * surprise(x @ weight, unseen, scales).item()
+        path.append({"l2": l2, "log_loss": loss / mass})
+        if past_the_best(path):
+            break
+    return path
 
 
 def _in_words(scales: Sequence[Scales]) -> dict[str, float]:
