@@ -68,8 +68,8 @@ def main() -> None:
     found["gold"] = {"mean": world.mean, "std": world.std, "reference": len(world.reference)}
     found |= best_of_n(world, arguments.held_out, arguments.n, arguments.draws)
     written(found, arguments.out)
+    say(f"best of n: {found['best_of_n']['verdict']}")
     pushed(world, found, arguments)
-    written(found, arguments.out)
     result(found)
 
 
@@ -142,9 +142,10 @@ def pushed(world: World, found: Json, arguments: argparse.Namespace) -> None:
                 limit=arguments.ppo_updates, draw=draw,
             )  # fmt: skip
             seen.setdefault(arm, []).append(way)
-            whole = {arm: ways for arm, ways in seen.items() if len(ways) == draw + 1}
+            whole = {arm: ways[: max(draw, 1)] for arm, ways in seen.items()} if arm != arguments.ppo_arms[-1] else seen  # draws that every arm has gone through
             found["ppo"] = ppo(whole, arguments.ppo_nats)
             written(found, arguments.out)
+            say(f"ppo, {', '.join(whole)}: {found['ppo']['verdict']}")
 
 
 def ppo(ways: dict[str, list[list[Station]]], target: float) -> Json:
@@ -152,11 +153,15 @@ def ppo(ways: dict[str, list[list[Station]]], target: float) -> Json:
     reached = {arm: [max(station["kl_nats"] for station in way) for way in own] for arm, own in ways.items()}
     end = min(target, *(nats for own in reached.values() for nats in own))
     courses = {arm: ppo_course(arm, own, end) for arm, own in ways.items()}
-    came = {
-        arm: [{"kl_nats": nats, "updates": way[-1]["update"], "enough": nats >= target, "last": way[-1]} for nats, way in zip(reached[arm], own, strict=True)]
-        for arm, own in ways.items()
-    }
+    came = {arm: [ended(way, nats >= target) for nats, way in zip(reached[arm], own, strict=True)] for arm, own in ways.items()}
     return {"compared_at_nats": end, "reached": came, **compared(courses)}
+
+
+def ended(way: list[Station], enough: bool) -> Json:
+    """How far a policy came, and what its responses look like there."""
+    last = way[-1]
+    looks = {name: last[name] for name in ("kl_stderr", "tokens", "ended", "base_logprob", "text")}
+    return {"kl_nats": max(station["kl_nats"] for station in way), "updates": last["update"], "enough": enough, "last": looks}
 
 
 def ppo_course(arm: str, ways: list[list[Station]], end: float) -> Course:
@@ -189,9 +194,6 @@ def written(found: Json, out: Path) -> None:
     name = f"reward-overoptimisation-{found['date']}"
     write_atomically(out / f"{name}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_atomically(out / f"{name}.html", page(found))
-    for way in ("best_of_n", "ppo"):
-        if way in found:
-            say(f"{way}: {found[way]['verdict']}")
 
 
 if __name__ == "__main__":

@@ -526,6 +526,13 @@ def test_whatever_a_row_holds_the_reader_says_what_is_wrong(tmp_path_factory: py
         assert isinstance(item, (Numbered, BadRow))
 
 
+@pytest.mark.parametrize("wrong", [{"role": []}, {"replies": 5}, {"replies": [[]]}, {"replies": [{"role": "assistant", "rank": 0, "text": {}}]}], ids=str)
+def test_what_is_wrong_deep_in_a_tree_is_said(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    tree = {"message_tree_id": "t", "prompt": {"text": "Is it?", "role": "prompter", "replies": [], **wrong}}
+    (found,) = RECORD_FORMATS["oasst"].read(Source(json_file(tmp_path, tree)))
+    assert isinstance(found, BadRow)
+
+
 # ---- which file, which format ----
 
 

@@ -67,19 +67,27 @@ def _tree(value: Any) -> Iterator[Record]:
     while left:
         node, above = left.pop(0)
         turns = [*above, _turn(node)]
-        replies = [obj(reply) for reply in node.get("replies") or [] if not obj(reply).get("deleted")]
+        replies = [obj(reply) for reply in _replies(node) if not obj(reply).get("deleted")]
         ranked = [reply for reply in replies if reply.get("role") == "assistant" and as_number(reply.get("rank")) is not None]
-        unique = list({reply.get("text"): reply for reply in reversed(ranked)}.values())[::-1]  # the same text twice can't be ranked
+        unique = list({text(reply, "text"): reply for reply in reversed(ranked)}.values())[::-1]  # the same text twice can't be ranked
         if len(unique) > 1 and turns[-1]["role"] == "user":
             responses = tuple(Response(text(reply, "text"), person(reply.get("model_name"))) for reply in unique)
             yield Record(Kind.RANKING, turns, responses, {"ranks": dense([float(reply["rank"]) for reply in unique])})
         left.extend((reply, turns) for reply in replies if reply.get("replies"))
 
 
+def _replies(node: Mapping[str, Any]) -> list[Any]:
+    replies = node.get("replies") or []
+    if not isinstance(replies, list):
+        raise UserError(f"the replies of a message are {str(replies)[:40]!r}", fix="give them as a list of messages")
+    return replies
+
+
 def _turn(node: Mapping[str, Any]) -> Turn:
-    if node.get("role") not in ROLES:
-        raise UserError(f"a message has the role {str(node.get('role'))[:40]!r}", fix="use prompter or assistant")
-    return {"role": ROLES[node["role"]], "content": text(node, "text")}
+    role = str(node.get("role"))
+    if role not in ROLES:
+        raise UserError(f"a message has the role {role[:40]!r}", fix="use prompter or assistant")
+    return {"role": ROLES[role], "content": text(node, "text")}
 
 
 def _write(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
