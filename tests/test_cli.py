@@ -15,6 +15,8 @@ import commands
 from truing.config import commented_toml
 from truing.store.project import create_project
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {**os.environ, **commands.ENVIRONMENT}
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PURE = {"stats.py", "policy/losses.py", "policy/advantages.py", "policy/kl.py", 
 TORCH_FREE = ("store", "feedback", "studio", "client", "prompts", "preferences", "cli", "config", "console", "artifacts", "errors")
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Path in the package → syntax tree, for every module."""
     return {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}

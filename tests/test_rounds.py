@@ -18,6 +18,8 @@ from truing.prompts import PromptSettings, import_prompts
 from truing.rounds import Turn, honest_accuracy, report, run_round, weakest_first
 from truing.store.project import Project, create_project, open_project
 
+pytestmark = pytest.mark.slow
+
 ONE_THREAD = {**os.environ, **commands.ENVIRONMENT}
 STAGES = ("dataset", "reward", "policy", "evaluation", "round")
 

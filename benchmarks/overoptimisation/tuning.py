@@ -31,6 +31,9 @@ LONGEST = 10  # updates without a look
 PART = 16  # responses in a pass of the base
 CONSTANT = 100_000  # updates over which the learning rate falls to 0: in the hundred or so that are made it stands still, for every arm alike
 
+FAR, SILENT, TIRED = "far enough", "silent", "limit of updates"  # why a policy is pushed no further
+FEWEST_TOKENS = 1.5  # of a response in the mean, its end token among them: with less to say the policy can't get further from the base
+
 Station = dict[str, Any]  # update, kl_nats, gold (P,), proxy: arm → (P,), and how the responses look
 
 
@@ -59,6 +62,8 @@ def tuned(
     name, rule = ARMS[arm]
     score = RewardModel(arm, heads[name], world.spec, trunk, by=rule)
     seen = _read(folder / "stations.json")
+    if seen and why_over(seen[-1], target, limit):
+        return seen
     asked = {text: list(world.prompt_ids(text)) for text in world.train}
     learner = Learner(trunk, settings, asked, score, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens, seed=seed_from(plan.seed, "ppo", draw))
     try:
@@ -66,16 +71,26 @@ def tuned(
         learner.resume(folder)
         while True:
             if due(learner.done, learner.rows, seen, limit):
-                learner.keep(folder)
                 seen.append({"update": learner.done, **look(world, heads, prompts, each)})
+                if not why_over(seen[-1], target, limit) == SILENT:  # a checkpoint holds no nan, which the variety of empty answers is
+                    learner.keep(folder)
                 write_atomically(folder / "stations.json", json.dumps(seen))
                 say(f"{arm} {draw}: {in_words(seen[-1], arm)}")
-            if seen[-1]["kl_nats"] >= target or learner.done >= limit:
+            if why_over(seen[-1], target, limit):
                 return seen
             learner.update()
     finally:
         if trunk.has_adapter(ROLE):
             trunk.drop_adapter(ROLE)
+
+
+def why_over(station: Station, target: float, limit: int) -> str:
+    """Why a policy is pushed no further, in a word; empty while it is."""
+    if station["kl_nats"] >= target:
+        return FAR
+    if station["tokens"] < FEWEST_TOKENS:
+        return SILENT
+    return TIRED if station["update"] >= limit else ""
 
 
 def due(done: int, rows: list[dict[str, float]], seen: list[Station], limit: int) -> bool:

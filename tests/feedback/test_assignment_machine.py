@@ -26,6 +26,8 @@ from truing.store.judgements import current_judgements
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Assignment, Base, Judgement, Question
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = ("ann", "bob", "cy", "dee")
 SETS = ("One", "Two")
 ANSWERS: list[dict[str, Any]] = [{"strength": 2}, {"strength": 0}, {"both_bad": True}, {"skip": "?"}]

@@ -16,6 +16,8 @@ import pytest
 
 import truing
 
+pytestmark = pytest.mark.slow
+
 ROW = '{"prompt": "Is it?", "chosen": "Yes.", "rejected": "No."}'
 MEGABYTES = 256
 IMPORTER = Path(__file__).with_name("importer.py")

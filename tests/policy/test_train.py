@@ -25,6 +25,8 @@ from truing.policy.train import Learner
 from truing.store.project import Project, create_project, open_project
 from tuning import PROMPTS, learner_for, settings_for, share_of_third_tokens, tune
 
+pytestmark = pytest.mark.slow
+
 REMAINING = "no adapter is left on the trunk"
 
 

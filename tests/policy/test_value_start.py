@@ -18,6 +18,8 @@ from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project, open_project
 from tuning import PROMPTS, learner_for, settings_for, tune
 
+pytestmark = pytest.mark.slow
+
 READS_THE_LAST = RewardSettings(readings=("last@1.0",), members=3, l2=0.1)
 
 

@@ -24,6 +24,8 @@ from truing.reward.train_pairs import read_rows, tokenised
 from truing.reward.yardstick import answer_of
 from truing.store.project import Project, create_project, open_project
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "linear": RewardSettings(readings=("last@1.0", "mean@1.0"), members=2, max_tokens=64, l2=0.1),
     "mlp": RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=2, units=4, epochs=20, max_tokens=64),

@@ -15,6 +15,8 @@ from truing.reward.score import RewardModel, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = RewardSettings(head="adapter", members=3, trunk_epochs=1, batch_pairs=8, adapter_learning_rate=1e-2)
 KINDS = {
     "adapter": ADAPTER,

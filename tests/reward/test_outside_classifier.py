@@ -21,6 +21,8 @@ from truing.reward.score import Answer, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project
 
+pytestmark = pytest.mark.slow
+
 ASKED = [{"role": "user", "content": "a song?"}]
 ANSWERS = [Answer(ASKED, text) for text in ("bird", "", "a wind that is long and goes on", "moon moon", "<eos>", "tree " * 30)]
 

@@ -28,6 +28,8 @@ from truing.reward.train_pairs import Pairs, bootstrap_weights, folds_by_prompt
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Run
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[[str], Project]
 LINEAR = RewardSettings(readings=("last@1.0", "mean@1.0"), members=2)
 MLP = RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=2, units=8, learning_rate=1e-2, epochs=100)

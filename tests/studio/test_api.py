@@ -23,6 +23,8 @@ from truing.studio.openapi import text
 from truing.studio.security import Limits
 from visitors import person_in, program, signed_in, stranger, studio_of
 
+pytestmark = pytest.mark.slow
+
 OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 

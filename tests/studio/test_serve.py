@@ -21,6 +21,8 @@ from truing.studio.app import listen, serve
 from truing.studio.invitations import add_owner
 from visitors import PASSWORD, quick_passwords, served, studio_of
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from pathlib import Path
