@@ -142,7 +142,8 @@ def pushed(world: World, found: Json, arguments: argparse.Namespace) -> None:
                 limit=arguments.ppo_updates, draw=draw,
             )  # fmt: skip
             seen.setdefault(arm, []).append(way)
-            whole = {arm: ways[: max(draw, 1)] for arm, ways in seen.items()} if arm != arguments.ppo_arms[-1] else seen  # draws that every arm has gone through
+            done = draw + (arm == arguments.ppo_arms[-1])  # draws that every arm has gone through
+            whole = {name: ways[: max(done, 1)] for name, ways in seen.items()}
             found["ppo"] = ppo(whole, arguments.ppo_nats)
             written(found, arguments.out)
             say(f"ppo, {', '.join(whole)}: {found['ppo']['verdict']}")

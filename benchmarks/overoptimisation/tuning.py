@@ -72,7 +72,7 @@ def tuned(
         while True:
             if due(learner.done, learner.rows, seen, limit):
                 seen.append({"update": learner.done, **look(world, heads, prompts, each)})
-                if not why_over(seen[-1], target, limit) == SILENT:  # a checkpoint holds no nan, which the variety of empty answers is
+                if why_over(seen[-1], target, limit) != SILENT:  # a checkpoint holds no nan, which the variety of empty answers is
                     learner.keep(folder)
                 write_atomically(folder / "stations.json", json.dumps(seen))
                 say(f"{arm} {draw}: {in_words(seen[-1], arm)}")
