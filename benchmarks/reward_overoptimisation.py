@@ -60,7 +60,7 @@ def main() -> None:
     """Draw, learn, push, compare, write."""
     arguments = parsed()
     speak_json(arguments.json)
-    plan = Plan(SEED, arguments.train, arguments.tokens, arguments.temperature, arguments.per_prompt, arguments.pairs, arguments.noise)
+    plan = Plan(SEED, arguments.train, arguments.tokens, arguments.temperature, arguments.per_prompt, arguments.stopped, arguments.pairs, arguments.noise)
     settings = RewardSettings(head=arguments.head, members=arguments.members)
     world = World(open_trunk(ModelSettings(name=arguments.model)), arguments.work, plan, settings)
     told: Json = {name: value for name, value in vars(arguments).items() if name not in ("out", "work", "json")}
@@ -83,6 +83,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=1.0, help="of a label, in standard deviations of gold")
     parser.add_argument("--train", type=int, default=1000, help="train prompts, at most")
     parser.add_argument("--per-prompt", type=int, default=4, help="responses to each train prompt, of which pairs are made")
+    parser.add_argument("--stopped", type=int, default=2, help="of these, how many are stopped early")
     parser.add_argument("--tokens", type=int, default=40, help="most tokens of a response")
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--held-out", type=int, default=32, help="held-out prompts")

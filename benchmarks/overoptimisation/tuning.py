@@ -9,26 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from benchmarks.overoptimisation.world import ARMS, Floats, Sample, World, arms_of
-from torch import Tensor
 
 from truing.config import write_atomically
 from truing.console import say
 from truing.models.generate import generate
-from truing.models.logprobs import response_logprobs
-from truing.models.sequences import collate, length_buckets
 from truing.policy.algorithms.ppo import PPOSettings
 from truing.policy.rollout import ROLE
 from truing.policy.train import Learner
-from truing.reward.features import pool
 from truing.reward.heads import Head
 from truing.reward.score import RewardModel
 from truing.store.ids import content_id, seed_from
 
 STEP_NATS = 1.5  # between two looks, by what the policy's own rollouts say
 LONGEST = 10  # updates without a look
-PART = 16  # responses in a pass of the base
 CONSTANT = 100_000  # updates over which the learning rate falls to 0: in the hundred or so that are made it stands still, for every arm alike
 
 FAR, SILENT, TIRED = "far enough", "silent", "limit of updates"  # why a policy is pushed no further
@@ -111,7 +105,7 @@ def look(world: World, heads: dict[str, Head], prompts: list[str], each: int) ->
     with trunk.merged(ROLE):
         drawn = generate(trunk, asked, seeds, max_new_tokens=plan.max_new_tokens, temperature=plan.temperature)
     tokens = [tuple(one.token_ids) for one in drawn]
-    plain, cooled, features = read_by_base(world, asked, tokens)
+    plain, cooled, features = world.read(asked, tokens)
     samples = [Sample(*row) for row in zip(texts, tokens, plain.tolist(), [one.finished for one in drawn], strict=True)]
     kl = np.array([sum(one.logprobs) for one in drawn]) - cooled
     return {
@@ -124,27 +118,6 @@ def look(world: World, heads: dict[str, Head], prompts: list[str], each: int) ->
         "base_logprob": float(plain.mean()),
         "text": trunk.text(tokens[0]),
     }
-
-
-@torch.no_grad()
-def read_by_base(world: World, prompts: list[tuple[int, ...]], responses: list[tuple[int, ...]]) -> tuple[Floats, Floats, Tensor]:
-    """One pass of the base.
-
-    Returns:
-        (S,) log-probability of each response at temperature 1, nats for each token in the mean; (S,) at the temperature of sampling, nats of the whole; (S, D).
-    """
-    trunk, spec = world.trunk, world.spec
-    plain, cooled = np.empty(len(prompts)), np.empty(len(prompts))
-    features = torch.empty(len(prompts), spec.width(trunk.hidden_size))
-    with trunk.using(None):
-        for part in length_buckets([len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)], PART):
-            batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
-            states = trunk.hidden_layers(batch, sorted({*spec.layers, trunk.layers}))
-            for found, temperature in ((plain, 1.0), (cooled, world.plan.temperature)):
-                found[part] = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers]).logprobs.double().sum(1).numpy()
-            plain[part] /= batch.response_lengths.numpy()
-            features[part] = pool(states, batch, spec)
-    return plain, cooled, features
 
 
 def by_prompt(values: Floats, each: int) -> list[float]:

@@ -21,9 +21,11 @@ from truing.config import write_atomically
 from truing.console import track
 from truing.feedback.taste import gold_reward
 from truing.models.generate import generate
+from truing.models.logprobs import response_logprobs
+from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk
 from truing.prompts import everyday_prompts
-from truing.reward.features import FeatureCache, Item
+from truing.reward.features import FeatureCache, Item, pool
 from truing.reward.heads import By, Head, Scores, load_head, save_head
 from truing.reward.lessons import PairLesson
 from truing.reward.train import RewardSettings, fit_frozen, frozen_spec
@@ -35,6 +37,7 @@ from truing.store.tables import Split
 Floats = NDArray[np.float64]
 
 BATCH = 256  # responses drawn at a time, and kept in one file
+PART = 16  # responses in a pass of the base
 ARMS: dict[str, tuple[Literal["single", "ensemble"], By]] = {
     "single": ("single", "mean"),
     "mean": ("ensemble", "mean"),
@@ -61,6 +64,7 @@ class Plan:
         train: prompts that are learned from, at most.
         max_new_tokens, temperature: of every response, of the policies' too.
         per_prompt: responses of the base to each train prompt, of which pairs are made.
+        stopped: how many of these are stopped early, each at a place of its own, with an end token.
         pairs: labelled pairs that a proxy learns from.
         noise: scale of the logistic noise on a difference of gold, in standard deviations of gold on the reference responses.
     """
@@ -70,6 +74,7 @@ class Plan:
     max_new_tokens: int
     temperature: float
     per_prompt: int
+    stopped: int
     pairs: int
     noise: float
 
@@ -96,7 +101,7 @@ class World:
         train, self.held_out = ([text for text in prompts if split_of(text, HELD_OUT_SHARE) == split] for split in (Split.TRAIN, Split.HELD_OUT))
         self.train = train[: plan.train]
         self.spec = frozen_spec(trunk, settings)
-        self.pool = self.draw(self.train, plan.per_prompt, "pool")
+        self.pool = self._with_stopped(self.draw(self.train, plan.per_prompt, "pool"))
         self.reference = self.pool[:: plan.per_prompt][: settings.reference_samples]
         found = np.array([self._utility(sample) for sample in self.reference])
         self.mean, self.std = float(found.mean()), float(found.std())
@@ -120,6 +125,41 @@ class World:
             rows = [(one.token_ids, float(np.mean(one.plain_logprobs)), one.finished) for one in drawn]
             write_atomically(file, json.dumps(rows))
         return [Sample(text, tuple(tokens), logprob, end) for (text, _), (tokens, logprob, end) in zip(jobs, json.loads(file.read_text()), strict=True)]
+
+    def _with_stopped(self, drawn: list[Sample]) -> list[Sample]:
+        """The last few responses of each prompt stopped after some of their tokens, each number of these being as likely."""
+        plan, end = self.plan, self.trunk.response_ids("")[-1]
+        places = [place for place in range(len(drawn)) if place % plan.per_prompt >= plan.per_prompt - plan.stopped]
+        kept = [1 + seed_from(plan.seed, "stop", place) % max(len(drawn[place].token_ids) - 1, 1) for place in places]
+        asked = [self.prompt_ids(drawn[place].prompt) for place in places]
+        tokens = [(*drawn[place].token_ids[:length], end) for place, length in zip(places, kept, strict=True)]
+        file = self.folder / "samples" / f"stopped-{content_id(self.trunk.fingerprint, asked, tokens)}.json"
+        if places and not file.exists():
+            write_atomically(file, json.dumps(self.read(asked, tokens)[0].tolist()))
+        logprobs = json.loads(file.read_text()) if places else []
+        changed = {place: Sample(drawn[place].prompt, own, logprob, True) for place, own, logprob in zip(places, tokens, logprobs, strict=True)}
+        return [changed.get(place, sample) for place, sample in enumerate(drawn)]
+
+    @torch.no_grad()
+    def read(self, prompts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]]) -> tuple[Floats, Floats, Tensor]:
+        """One pass of the base.
+
+        Returns:
+            (S,) log-probability of each response at temperature 1, nats for each token in the mean; (S,) at the temperature of sampling, nats of the whole;
+            (S, D).
+        """
+        trunk, spec = self.trunk, self.spec
+        plain, cooled = np.empty(len(prompts)), np.empty(len(prompts))
+        features = torch.empty(len(prompts), spec.width(trunk.hidden_size))
+        with trunk.using(None):
+            for part in length_buckets([len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)], PART):
+                batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
+                states = trunk.hidden_layers(batch, sorted({*spec.layers, trunk.layers}))
+                for found, temperature in ((plain, 1.0), (cooled, self.plan.temperature)):
+                    found[part] = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers]).logprobs.double().sum(1).numpy()
+                plain[part] /= batch.response_lengths.numpy()
+                features[part] = pool(states, batch, spec)
+        return plain, cooled, features
 
     # ---- the truth ----
 
