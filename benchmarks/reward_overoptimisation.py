@@ -3,8 +3,9 @@ reward that made the labels is known: best-of-n up to n = 256, and PPO without a
 arXiv:2210.10760, with the ensembles of Coste et al. 2023, arXiv:2310.02743).
 
     python -m benchmarks.reward_overoptimisation --json                                                           whole: hours
-    python -m benchmarks.reward_overoptimisation --train 60 --per-prompt 2 --pairs 60 --tokens 16 --held-out 8 --n 16 --draws 2 --ppo-updates 2 \
-        --ppo-samples 8 --ppo-each 1 --out /tmp/trial                                                             a trial: minutes
+    python -m benchmarks.reward_overoptimisation --stopped 0 --name reward-overoptimisation-unstopped --json      from pairs without short answers
+    python -m benchmarks.reward_overoptimisation --train 60 --per-prompt 2 --stopped 1 --pairs 60 --tokens 16 --held-out 8 --n 16 --draws 2 \
+        --ppo-draws 1 --ppo-updates 2 --ppo-samples 8 --ppo-each 1 --out /tmp/trial                               a trial: minutes
 
 A run that was killed goes on where it was when the same command is given again; with more prompts, draws, updates or nats, what there is serves again.
 
@@ -14,19 +15,23 @@ hundred pairs of the base's own responses, and gets it partly right. A larger re
 people, which no reader can check, and on the same states as the proxies, so that it would share what they can't see. What this gold can't show is a taste that
 is itself vague.
 
-**Labels**: pairs of responses to one prompt, one label each, drawn by Bradley and Terry's model with the noise that --noise says.
+**Labels**: pairs of responses to one prompt, one label each, drawn by Bradley and Terry's model with the noise that --noise says. The responses are the base's,
+half of them stopped early at a random place, with an end token, as if by a policy that says less. With --stopped 0 proxies have seen no answer of a few tokens.
+In a trial of one draw, PPO's find then was silence: after 14 updates every answer of the policy under the single model was the end token alone, gold had
+fallen by 4.7 and KL stood at the 16 nats that this costs; under the lower bound answers still had 7 tokens after 15. The default was chosen after that trial,
+so that 20 nats can be reached; run both.
 
 **Arms**: `mean`, `lower` (less a standard deviation) and `worst` of one ensemble as `truing reward train` fits it, its members apart by the weights of a
 Bayesian bootstrap over prompts (and their beginnings, with --head mlp); `single` is the same fit with one member, which heeds all pairs alike: what one
-would have without an ensemble, and for the linear head nearly the ensemble's mean.
+would have without an ensemble.
 
 **Best of n**: of 256 responses of the base to each held-out prompt, the expected gold of the one with the highest proxy among n, over all choices of n (no luck
 of one choice). **PPO**: as `truing tune`, on train prompts; gold is read from fresh responses to held-out prompts, compared at the furthest distance that every
 arm came to. Scores of gold and proxies have mean 0 and standard deviation 1 on responses of the base. x is KL in nats (Gao et al. draw its square root), for
 best-of-n log n - (n - 1) / n. Intervals are over prompts and, where there are several draws of labels, over draws; PPO's with one draw know nothing of
-another's luck.
+another's luck. For the linear head `single` and `mean` are nearly one reward, so that how far their policies differ shows what luck does.
 
-Writes reward-overoptimisation-DATE.json and .html to --out, after best-of-n and after each policy; with --json the last line of stdout is the JSON.
+Writes NAME-DATE.json and .html to --out, after best-of-n and after each policy; with --json the last line of stdout is the JSON.
 """
 
 import argparse
@@ -88,16 +93,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--held-out", type=int, default=32, help="held-out prompts")
     parser.add_argument("--n", type=int, default=256, help="responses to each of them")
-    parser.add_argument("--draws", type=int, default=8, help="draws of labels, each with proxies of its own")
-    parser.add_argument("--ppo-draws", type=int, default=1, help="of these, against how many to tune; 0: best-of-n alone")
-    parser.add_argument("--ppo-arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--draws", type=int, default=32, help="draws of labels, each with proxies of its own")
+    parser.add_argument("--ppo-draws", type=int, default=3, help="of these, against how many to tune; 0: best-of-n alone")
+    parser.add_argument("--ppo-arms", nargs="+", choices=list(ARMS), default=["single", "mean", "lower"])
     parser.add_argument("--ppo-nats", type=float, default=20.0, help="KL per response at which a policy is far enough")
-    parser.add_argument("--ppo-updates", type=int, default=150, help="after which it is given up")
+    parser.add_argument("--ppo-updates", type=int, default=100, help="after which it is given up")
     parser.add_argument("--ppo-samples", type=int, default=32, help="responses in an update")
-    parser.add_argument("--ppo-each", type=int, default=4, help="responses to each held-out prompt at a look")
+    parser.add_argument("--ppo-each", type=int, default=2, help="responses to each held-out prompt at a look")
     parser.add_argument("--ppo-lr", type=float, default=5e-4)
     parser.add_argument("--work", type=Path, default=Path(".cache/overoptimisation"), help="where responses, features, heads and policies are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--name", default="reward-overoptimisation", help="of the files")
     parser.add_argument("--json", action="store_true", help="print the result as the last line")
     return parser.parse_args()
 
@@ -185,15 +191,22 @@ def _at(way: list[Station], values: list[list[float]], goals: Floats) -> Floats:
 def compared(courses: dict[str, Course]) -> Json:
     """Each arm in numbers, and how much gold one has more than another at the end."""
     arms = {arm: summary(course, seed=SEED) for arm, course in courses.items()}
-    leads = {f"{one} less {other}": plain(lead(courses[one], courses[other], seed=SEED)) for one, other in RIVALS if {one, other} <= courses.keys()}
+    leads = {
+        f"{one} less {other}": [
+            {"kl_nats": float(kl), **plain(lead(courses[one], courses[other], at=at, seed=SEED))} for at, kl in enumerate(courses[one].kl_nats)
+        ]
+        for one, other in RIVALS
+        if {one, other} <= courses.keys()
+    }
+    at_the_end = {pair: rows[-1] for pair, rows in leads.items()}
     draws, _, prompts = next(iter(courses.values())).gold.shape
-    found: Json = {"draws": draws, "prompts": prompts, "arms": arms, "leads_at_the_end": leads}
-    return found | {"verdict": verdict(arms.get("single"), leads.get("lower less single"))}
+    found: Json = {"draws": draws, "prompts": prompts, "arms": arms, "leads": leads, "leads_at_the_end": at_the_end}
+    return found | {"verdict": verdict(arms.get("single"), at_the_end.get("lower less single"))}
 
 
 def written(found: Json, out: Path) -> None:
     """The result so far, as JSON and as a page."""
-    name = f"reward-overoptimisation-{found['date']}"
+    name = f"{found['settings']['name']}-{found['date']}"
     write_atomically(out / f"{name}.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     write_atomically(out / f"{name}.html", page(found))
 

@@ -143,9 +143,9 @@ def agreement(scores: Floats, gold: Floats) -> Floats:
     return found
 
 
-def lead(one: Course, other: Course, *, seed: int) -> Interval:
-    """How much more gold the one has than the other at the last station, prompt by prompt and draw by draw."""
-    return mean(one.gold[:, -1] - other.gold[:, -1], seed=seed)
+def lead(one: Course, other: Course, *, at: int = -1, seed: int) -> Interval:
+    """How much more gold the one has than the other at a station, as a rule the last, prompt by prompt and draw by draw; their stations are the same."""
+    return mean(one.gold[:, at] - other.gold[:, at], seed=seed)
 
 
 def verdict(single: Mapping[str, Any] | None, ahead: Mapping[str, Any] | None) -> str:
