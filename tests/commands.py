@@ -125,6 +125,6 @@ def _spent(process: int) -> float:
 if __name__ == "__main__":
     _load()
     _serve()
-    from truing.cli import main
+    from truing.cli.app import main
 
     main()

@@ -1,5 +1,5 @@
 """`python -m truing` is `truing`."""
 
-from truing.cli import main
+from truing.cli.app import main
 
 main()

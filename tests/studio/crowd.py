@@ -43,7 +43,7 @@ from truing.store import clock
 wrong, right = timedelta(hours=float(sys.argv.pop(1))), clock.now
 if wrong:
     clock.now = lambda: right() + wrong
-from truing.cli import main
+from truing.cli.app import main
 main()
 """
 
