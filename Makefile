@@ -40,7 +40,7 @@ test: check browser
 	$(PYTHON) -m coverage report --include='*/losses.py,*/advantages.py,*/kl.py' --fail-under=100
 
 quick: setup
-	$(IN_SCRATCH) $(PYTEST) -q -m "not slow"
+	$(IN_SCRATCH) $(PYTEST) -q -m "not slow" --hypothesis-profile=quick
 
 check: setup
 	$(VENV)/bin/ruff check

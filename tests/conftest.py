@@ -16,9 +16,17 @@ from truing.store import database
 from truing.store.project import Project, create_project, open_project
 
 settings.register_profile("busy", parent=settings(), deadline=None)  # an example that waits for another worker is no slower for it
+settings.register_profile("quick", parent=settings.get_profile("busy"), max_examples=10)  # `make quick`
 settings.load_profile("busy")
 MOST_SKIPS = 4  # a test that is skipped everywhere tests nothing: see the reasons in the summary
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # a user's clone doesn't have it: only there a test that says so isn't counted
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a PostgreSQL server isn't quick."""
+    for item in items:
+        if "postgresql" in item.name:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

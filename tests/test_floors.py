@@ -93,6 +93,7 @@ def torch_free() -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_the_doors_open_without_torch() -> None:
     script = f"import sys, {', '.join(torch_free())}; sys.exit(', '.join({{'torch', 'transformers', 'datasets'}} & sys.modules.keys()) or 0)"
     ended = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)

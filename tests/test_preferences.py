@@ -375,6 +375,7 @@ def test_imported_judgements_weigh_the_same(project: Project) -> None:
     assert [pair["weight"] for pair in pairs] == pytest.approx([1.0] * 4)
 
 
+@pytest.mark.slow
 def test_a_simulated_round_gives_the_same_dataset_twice(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
     ids = []
     for place in (project, open_project(create_project(tmp_path_factory.mktemp("other") / "project", settings=""))):

@@ -269,6 +269,7 @@ def test_a_preview_of_a_long_file_looks_at_its_beginning(project: Project, write
     assert (seen.report.added, seen.whole) == (10, False)
 
 
+@pytest.mark.slow
 def test_twenty_thousand_rows(project: Project, write: Write) -> None:
     file = write("a.jsonl", "".join(f'{{"prompt": "prompt number {number}", "n": {number}}}\n' for number in range(20_000)))
     assert take(project, file).added == 20_000

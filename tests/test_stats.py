@@ -185,6 +185,7 @@ def crowd_kit(ratings: Ratings, **distance: object) -> float:
     return float(alpha_krippendorff(pd.DataFrame(ratings, columns=["task", "worker", "label"]), **distance))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(answers)
 def test_alpha_is_crowd_kits(ratings: Ratings) -> None:
@@ -195,6 +196,7 @@ def test_alpha_is_crowd_kits(ratings: Ratings) -> None:
     assert graded == pytest.approx(crowd_kit(ratings, distance=interval_distance), abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(answers, st.randoms())
 def test_alpha_does_not_depend_on_names_or_order(ratings: Ratings, shuffle: random.Random) -> None:
@@ -273,6 +275,7 @@ def test_auc_by_hand() -> None:
     assert math.isnan(auc([], []))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=30))
 def test_auc_is_scikit_learns(rows: list[tuple[int, bool]]) -> None:
     scores, labels = zip(*rows, strict=True)
@@ -319,6 +322,7 @@ def test_log_loss_by_hand() -> None:
     assert math.isnan(binary_log_loss([], []))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans(), st.floats(0.1, 5)), min_size=1, max_size=20))
 def test_log_loss_is_scikit_learns(rows: list[tuple[float, bool, float]]) -> None:
     p, y, weights = zip(*rows, strict=True)
@@ -388,6 +392,7 @@ def test_temperature_by_hand() -> None:
     assert math.isnan(temperature([], []))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(-4, 4), st.floats(0.05, 0.95)), min_size=3, max_size=20), st.floats(0.2, 5))
 def test_temperature_scales_with_the_margins_and_is_the_best(rows: list[tuple[float, float]], scale: float) -> None:
     margins, outcomes = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])

@@ -179,6 +179,7 @@ def test_those_with_the_fewest_answers_come_first_if_the_rules_say_so(project: P
     assert [give(project, lent) and lent.question_id for lent in (take(project, "bob") for _ in range(4))] == [late, *ids]
 
 
+@pytest.mark.slow
 def test_every_order_is_as_likely(project: Project) -> None:
     add_set(project, [600], n_samples=3, kind="ranking")
     draw = random.Random(0)
@@ -269,6 +270,7 @@ def _answer_in(session: Any, lent: Any, draw: random.Random) -> None:
     submit_in(session, lent.id, {"strength": 1}, work, annotator_id=lent.annotator_id, random_bits=draw.getrandbits)
 
 
+@pytest.mark.slow
 def test_check_questions_come_at_their_rate(project: Project) -> None:
     """4 of the first 50, then 3 in each hundred, hidden among the others: at other places for each."""
     plain, gold = with_checks(project, 237, 30)
@@ -312,6 +314,7 @@ def test_blocks_of_turns() -> None:
     assert [block_of(rules, taken) for taken in (0, 49, 50, 149, 150)] == [(0, 50, 0.1), (0, 50, 0.1), (50, 100, 0.02), (50, 100, 0.02), (150, 100, 0.02)]
 
 
+@pytest.mark.slow
 def test_a_repeat_comes_a_while_after_as_a_question_of_its_own(project: Project) -> None:
     plain = add_set(project, [1] * 200, gold="scheduled", repeat_rate=0.2)
     add_people(project, "Ann", "Bob")

@@ -92,6 +92,7 @@ def test_a_summary_by_hand() -> None:
     assert (row["name"], row["judgements"], row["questions"]) == ("the set", 7, 3)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)  # each draws its bootstraps
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_log_changes_nothing(dice: random.Random) -> None:

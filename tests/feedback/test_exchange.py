@@ -468,6 +468,7 @@ def test_the_log_round_trips_byte_for_byte(make_project: MakeProject, tmp_path: 
     assert {row.answers for row in answered[0]} == {0, 1}  # a skip and an extra are no answers
 
 
+@pytest.mark.slow
 def test_the_log_is_the_same_on_both_databases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logs = []
     for kind in ("sqlite", "postgresql"):
@@ -606,6 +607,7 @@ def test_a_log_that_says_otherwise_than_the_store_is_refused(project: Project, w
 # ---- real data ----
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HARMLESS.exists(), reason=f"the hh-rlhf test file is not at {HARMLESS}")
 def test_the_real_hh_file(project: Project, tmp_path: Path) -> None:
     report = import_judgements(project, HARMLESS, "hh-rlhf")

@@ -611,6 +611,7 @@ def test_small_words() -> None:
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"the real data are not at {DATA}")
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize(
     ("folder", "format", "kinds", "facts"),

@@ -276,6 +276,7 @@ def test_nobody_vouches_for_themselves() -> None:
     assert alone.skill_of("ann").high > nothing.skill_of("ann").high
 
 
+@pytest.mark.slow
 def test_a_lone_persons_answers_fit_together_or_dont() -> None:
     """All six pairs of four responses, by one person: in line with an order, or at random. The crowd's skill shows it; theirs is as unsure as ever."""
     draw = random.Random(0)

@@ -22,6 +22,8 @@ from truing.store.ids import seed_from
 from truing.store.project import Project
 from truing.store.tables import Question, QuestionSample, Sample
 
+pytestmark = pytest.mark.slow  # crowds of simulated people, judged whole
+
 SETTINGS = QualitySettings()
 A, B, TIE = 1, -1, 0
 

@@ -10,6 +10,8 @@ from truing.feedback.said import Vote
 from truing.feedback.second_opinion import numpy_left_alone, second_opinion
 from truing.stats import krippendorff_alpha
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 PEOPLE = {"ann": 0.95, "bob": 0.9, "cy": 0.85, "coin": 0.5}
 
 

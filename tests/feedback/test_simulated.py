@@ -22,6 +22,8 @@ from truing.feedback.taste import POPULATION
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Annotator, Assignment, Judgement, Question, Sample
 
+pytestmark = pytest.mark.slow  # crowds of simulated people, judged whole
+
 CROWD = CrowdSettings(annotators=5, spoilers=3)
 FEEDBACK = FeedbackSettings(pairs=20, gold_each=3, gold_overlap=5)
 NOTHING = dict.fromkeys(POPULATION, 0.0)

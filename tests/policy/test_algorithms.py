@@ -40,6 +40,7 @@ def test_every_algorithm_says_who_it_is() -> None:
         assert algorithm.Settings(algorithm=name).algorithm == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_best_arm_is_learned(trunk: Trunk, name: str) -> None:
     """One-token answers, a third of them right by chance: after 24 updates the policy is right nine times out of ten."""

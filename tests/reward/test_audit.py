@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from truing import stats
 from truing.reward.card.audit import CONTROL, DATA, LEVEL, MEDIAN, Table, _smallest, against_others, audit, read_forms, tables
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 FORMS, AGAINST = read_forms()
 
 

@@ -16,6 +16,8 @@ from truing.reward.features import Item
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 SETTINGS = RewardSettings(readings=("last@1.0", "mean@1.0"), members=2)
 
 

@@ -34,6 +34,7 @@ def test_a_model_that_is_as_sure_as_it_may_be_has_no_error_beyond_chance() -> No
     assert found["n_pairs"] == N
 
 
+@pytest.mark.slow
 def test_one_that_is_three_times_too_sure_is_caught_and_would_be_mended() -> None:
     found = calibration(*crowd(3.0), seed=1)
     assert found["temperature"]["low"] > 2

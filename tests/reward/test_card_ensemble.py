@@ -33,6 +33,7 @@ def test_a_single_member_has_no_spread() -> None:
     assert spread_against_error(np.ones((4, 1)), [1, 1, 0, 0], list("abcd"), seed=0) is None
 
 
+@pytest.mark.slow
 def test_ratings_are_read_as_means_over_people_and_ranked_against_scores(project: Project) -> None:
     rows = letter_rows(40)
     said = said_of(rows, "rating")  # 5 for the better answer, 2 for the other

@@ -106,6 +106,7 @@ def test_r_squared_by_hand() -> None:
     assert r_squared([0, 2, 4], [2, 2, 2], ["a", "b", "c"], seed=0).value == 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student() -> None:
     x, _ = table()
     y = (x[:, 1] * 2).tolist()

@@ -63,6 +63,7 @@ def test_what_words_are_worth_by_hand() -> None:
     assert words_worth({"filler": ([1.0] * 7, [10.0] * 7)}, 0.7) == WordsWorth(0.7, 0.7, 0.7)  # seven are too few
 
 
+@pytest.mark.slow
 def test_an_effect_that_is_gone_at_equal_length_is_by_length() -> None:
     wobble = [0.01, -0.01] * 6
     real = effect_of(EDIT, pairs([2] * 12), [1 + one for one in wobble], [2.0] * 12, worth=WORTH, seed=0)
@@ -114,6 +115,7 @@ def test_a_slip_of_rounding_is_no_difference() -> None:
     assert effect_of(EDIT, few, [0.1, 0.2, 0.3], [1.0] * 3, worth=WORTH, seed=0)["p"] == 2 / 8
 
 
+@pytest.mark.slow
 def test_one_lucky_effect_among_many_is_not_believed() -> None:
     """Edits that do nothing: at one in twenty, somebody is lucky, and must not be believed among so many."""
     generator = random.Random(12)

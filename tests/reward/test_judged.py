@@ -205,6 +205,7 @@ def test_each_kind_alone_finds_the_taste(kind: Kind) -> None:
     assert spearman(found.tolist(), TRUTH.tolist()) > 0.95
 
 
+@pytest.mark.slow
 def test_a_mixture_finds_the_taste_and_each_kind_s_scale() -> None:
     draw = random.Random(3)
     said = [one for kind in (Kind.PAIR, Kind.RANKING, Kind.RATING, Kind.THUMBS) for one in crowd(draw, kind, 3000)]

@@ -101,6 +101,7 @@ def test_regularisers_by_hand() -> None:
 score = st.floats(-8, 8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.lists(score, min_size=1, max_size=4), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_all_rankings_together_are_certain(scores: list[float], widths: list[float]) -> None:
@@ -142,6 +143,7 @@ def slopes(loss: Tensor, *of: Tensor) -> list[float]:
 # ---- as one another's special cases ----
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(score, score, st.floats(-3, 3))
 def test_of_two_responses_a_ranking_is_a_pair(first: float, second: float, tie: float) -> None:

@@ -26,6 +26,8 @@ from truing.reward.score import Answer, load_reward_model, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project, create_project, open_project
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 ASKED = [{"role": "user", "content": "a song?"}]
 ANSWERS = [Answer(ASKED, text) for text in ("bird zzz", "www", "a long tree and a lake zzz", "moon", "")]
 LENGTH = "def brief(prompt, responses): return [-float(len(r)) for r in responses]\n"

@@ -34,6 +34,8 @@ from truing.store.ids import content_id
 from truing.store.project import Project
 from truing.store.tables import Policy, Prompt, Sample, Split
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 KNOWS = "def knows(prompt, responses): return [10.0 * r.endswith('zzz') + 0.001 * len(r) for r in responses]\n"
 LENGTH = "def length(prompt, responses): return [float(len(r)) for r in responses]\n"
 TEXTS = ["sun", "moon and tree", "a bird", "a long song of the wind zzz", "door zzz", ""]

@@ -28,6 +28,8 @@ from truing.store.ids import content_id
 from truing.store.project import Project
 from truing.store.tables import Policy, Prompt, Sample, Split
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 FEW = ProbeSettings(samples=40, edited=10, rewritten=2, evaluations=30)
 
 

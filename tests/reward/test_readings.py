@@ -20,6 +20,7 @@ def pairs(n: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.T
     return a, b, target
 
 
+@pytest.mark.slow
 def test_the_readings_that_matter_are_found_in_the_order_of_their_worth() -> None:
     a, b, target = pairs(400)
     choice = choose_readings(a, b, target, torch.ones(400), [str(place // 2) for place in range(400)], folds=5, seed=0)

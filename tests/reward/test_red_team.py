@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from truing.reward.card.red_team import HARMFUL, HARMLESS, WORST, best_shift, read_requests, red_team, trade_off
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 REQUESTS = read_requests()
 REFUSALS = {request.good if request.kind == HARMFUL else request.bad for request in REQUESTS}
 GOOD = {request.good for request in REQUESTS}

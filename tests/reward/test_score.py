@@ -14,6 +14,8 @@ from truing.reward.score import RewardModel, load_trained_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.project import Project, create_project, open_project
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 HEADS = {
     "linear": RewardSettings(readings=("mean@0.5", "max@1.0", "last@1.0"), members=3, max_tokens=64),
     "mlp": RewardSettings(head="mlp", readings=("last@1.0", "mean@1.0"), members=3, units=4, epochs=20, max_tokens=64),

@@ -190,6 +190,7 @@ def test_times_come_back_in_utc_and_naive_ones_are_refused(database: Database) -
         session.add(prompt("two", created_at=datetime(2026, 1, 1)))
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     """A process writes, says so after each commit, and is killed in the midst of the next write."""
     url = sqlite_url(tmp_path / "truing.db")

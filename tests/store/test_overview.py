@@ -45,6 +45,7 @@ def add_log(project: Project) -> None:
         session.add(judgement(asked[0], "6", answer={"strength": 1}, supersedes="0", submitted_at=NOON + timedelta(minutes=6)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

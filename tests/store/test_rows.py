@@ -87,6 +87,7 @@ def test_big_numbers_and_depth_within_bounds_pass(write: Callable[[str, bytes], 
     assert good(json_rows(write("a.jsonl", f"{2**64}\n{deep}\n".encode())))[0] == (1, 2**64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_a_line_of_a_hundred_megabytes(write: Callable[[str, bytes], Path], name: str) -> None:
     line = (b'{"a": "' + bytes(range(97, 123)) * 40_000) * 97  # about 100 MB, which packs less than a hundredfold
@@ -102,6 +103,7 @@ def test_a_line_of_a_hundred_megabytes(write: Callable[[str, bytes], Path], name
     assert peak < 32e6
 
 
+@pytest.mark.slow
 def test_an_archive_that_explodes_is_left(write: Callable[[str, bytes], Path]) -> None:
     path = write("bomb.jsonl.gz", b'{"a": 1}\n' + b" " * (200 << 20))
     assert path.stat().st_size < 2 << 20

@@ -182,6 +182,7 @@ def test_a_closed_door_looks_the_same_for_a_name_that_is_nobodys(project: Projec
     assert [try_to_sign_in(project, passwords, name="Nobody") for _ in range(11)] == [401] * 10 + [429]
 
 
+@pytest.mark.slow
 def test_guessing_from_many_addresses_or_at_many_accounts_ends_at_a_hundred(project: Project, passwords: Passwords, ana: str) -> None:
     wide = [try_to_sign_in(project, passwords, address=f"10.0.1.{n}") for n in range(FAILURES_WIDE + 1)]
     assert (wide.count(401), wide[-1]) == (FAILURES_WIDE, 429)

@@ -105,6 +105,7 @@ def secrets_of(project: Project) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_received_tells(full: FastAPI) -> None:
     client = somebody(full, "Ana")
     received = everything_received(full, client)
@@ -187,6 +188,7 @@ def positions(project: Project, texts: list[str]) -> list[int]:
     return [here.index(text) for text in texts]
 
 
+@pytest.mark.slow
 def test_the_order_is_drawn_evenly_and_kept(tmp_path: Path) -> None:
     """Of 400 views of a pair, A stands left in 200 give or take 40 (four standard deviations); of a ranking each of 6 orders in 67 give or take 30."""
     project = open_project(create_project(tmp_path / "project", settings=""))
@@ -235,6 +237,7 @@ def _assignments(project: Project) -> list[Assignment]:
         return list(session.scalars(select(Assignment)))
 
 
+@pytest.mark.slow
 def test_the_log_holds_the_order_that_was_seen(full: FastAPI) -> None:
     client = somebody(full, "Ana")
     everything_received(full, client)

@@ -61,6 +61,7 @@ def test_the_example_in_the_docs_works(url: str, token: str, project: Project) -
         assert sorted(map(str, session.scalars(select(Sample.policy_id)))) == ["my-model-1", "my-model-2"]
 
 
+@pytest.mark.slow
 def test_it_speaks_for_every_door(client: Client, project: Project, tmp_path: Path) -> None:
     prompt = client.add_prompt("Word a kind refusal.", source="chat", metadata={"lang": "en"})
     assert client.add_prompt(QUESTION).id == prompt.id
@@ -195,6 +196,7 @@ def test_a_download_that_breaks_off_begins_again(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+@pytest.mark.slow
 def test_a_real_studio_that_asks_to_slow_down_is_obeyed(project: Project, token: str) -> None:
     waited: list[float] = []
     limits = Limits(each_second=1.0, burst=1)

@@ -24,6 +24,8 @@ from truing.studio.auth import tokens_of
 from truing.studio.manage.measuring import measuring_of
 from visitors import person_in, signed_in, stranger
 
+pytestmark = pytest.mark.slow  # it trains, reads or draws for seconds
+
 PAGES = (
     "/manage/live", "/manage/sets", "/manage/sets/new", "/manage/import", "/manage/people", "/manage/tokens", "/manage/quality", "/manage/quality/state",
     "/manage/adjudicate", "/manage/prompts", "/manage/samples", "/manage/judgements", "/manage/rounds",

@@ -39,6 +39,7 @@ def test_what_is_a_persons_own_passes(password: str) -> None:
     check(password, "Ana")
 
 
+@pytest.mark.slow
 def test_random_passwords_pass() -> None:
     draw = random.Random(7)
     words = ["".join(draw.choices(string.ascii_letters + string.digits, k=12)) for _ in range(500)]

@@ -156,6 +156,7 @@ def test_a_route_that_names_an_object_says_whose() -> None:
     assert [route for route, row in ROUTES.items() if "{" in route and not row.others] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ROUTES)
 def test_who_reaches_a_route(app: FastAPI, route: str) -> None:
     row = ROUTES[route]

@@ -334,6 +334,7 @@ def test_buckets_dont_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(pace._buckets) <= 11
 
 
+@pytest.mark.slow
 def test_one_person_at_an_absurd_rate_is_slowed_and_others_arent(small: FastAPI) -> None:
     fast, other, script = signed_in(small, "annotator", "Fast"), signed_in(small, "annotator", "Other"), program(small, "samples:write")
     assert [fast.get("/trial/person").status_code for _ in range(6)] == [200] * 5 + [429]
@@ -441,6 +442,7 @@ POST = b"POST /trial/body HTTP/1.1\r\nHost: 127.0.0.1\r\nSec-Fetch-Site: same-or
 HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
+@pytest.mark.slow
 def test_no_second_request_hides_in_the_body_of_a_first(small: FastAPI) -> None:
     both = POST + b"Content-Length: %d\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" % (5 + len(HIDDEN)) + HIDDEN
     twice = POST + b"Content-Length: 4\r\nContent-Length: 60\r\n\r\nabcd" + HIDDEN
@@ -458,6 +460,7 @@ def test_no_second_request_hides_in_the_body_of_a_first(small: FastAPI) -> None:
         assert statuses(say(address, POST + b"Content-Length: 4\r\n\r\nabcd", HIDDEN, answers=2)) == [200, 200]
 
 
+@pytest.mark.slow
 def test_a_real_server_says_nothing_of_itself_and_stays_up(small: FastAPI) -> None:
     with served(small) as address:
         for rubbish in (b"\x00" * 100, b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000, b"PRI * HTTP/2.0\r\n\r\n"):
