@@ -122,3 +122,14 @@ def test_the_ridge_is_scikit_learns() -> None:
     start, weights = ridge(x, y, 3.0)
     assert weights * x.std(axis=0) == pytest.approx([*theirs.coef_, 0.0])
     assert x @ weights + start == pytest.approx(theirs.predict(z))
+
+
+def test_a_row_of_emoji_that_was_never_seen_is_not_foreseen_to_be_absurd() -> None:
+    """One sample has 30 where others have 0 or, here and there, 1: a slope per emoji that three samples gave must not be multiplied by 30."""
+    generator = np.random.default_rng(3)
+    prompts = [f"p{row // 4}" for row in range(160)]
+    rows = np.stack([generator.normal(size=160), np.zeros(160)], 1)
+    rows[[5, 57, 133], 1], rows[90, 1] = 1.0, 30.0
+    scores = rows[:, 0] + generator.normal(0, 0.5, 160) + rows[:, 1].clip(0, 1)
+    fidelity = distil(["words", "emoji"], rows.tolist(), scores.tolist(), prompts, seed=1).facts["ridge"]["r2"]
+    assert fidelity["value"] > 0.7

@@ -52,7 +52,7 @@ class RewardSettings(Settings):
         "pairs", description="pairs: what judgements come to for each two responses; judgements: what people said as they said it"
     )
     readings: Literal["choose"] | tuple[str, ...] = Field(
-        ("last@1.0", "mean@0.6", "max@0.3", "max@0.6"),
+        ("last@0.6", "mean@0.6", "max@0.3", "max@0.6"),
         description="what linear and mlp read: the state at the last token, or the mean or max over the response's, @ a share of the model's depth; "
         "choose: up to four of these, by cross-validation over the train prompts",
     )

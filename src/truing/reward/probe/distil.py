@@ -115,9 +115,14 @@ def ridge(x: Floats, y: Floats, alpha: float) -> tuple[float, Floats]:
 
 
 def _by_ridge(alpha: float) -> Callable[[Floats, Floats], Foresee]:
+    """What lies beyond the values that were learned from, and beyond 3 standard deviations, counts as the furthest of them: a slope through a single emoji says
+    nothing of a row of twenty."""
+
     def fit(x: Floats, y: Floats) -> Foresee:
         start, weights = ridge(x, y, alpha)
-        return lambda new: np.asarray(new @ weights + start, dtype=np.float64)
+        centre, reach = x.mean(axis=0), 3 * x.std(axis=0)
+        least, most = np.minimum(x.min(axis=0), centre - reach), np.maximum(x.max(axis=0), centre + reach)
+        return lambda new: np.asarray(np.clip(new, least, most) @ weights + start, dtype=np.float64)
 
     return fit
 

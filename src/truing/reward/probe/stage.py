@@ -43,7 +43,7 @@ TOKENS_TRIED = 400  # of the tokenizer's, to build exploits from beside the word
 class ProbeSettings(Settings):
     """Asking a reward model what it likes."""
 
-    samples: int = Field(192, ge=FEWEST_SAMPLES, description="samples of the base that are scored: what is ordinary, and what the student learns from")
+    samples: int = Field(400, ge=FEWEST_SAMPLES, description="samples of the base that are scored: what is ordinary, and what the student learns from")
     edited: int = Field(48, ge=8, description="of these, how many are edited by rule, of as many prompts as there are")
     rewritten: int = Field(24, ge=0, description="of these, how many the base model rewrites under each instruction; 0 = none")
     evaluations: int = Field(600, ge=30, description="scorings that the search for exploits may take")
@@ -116,7 +116,8 @@ def probe_reward_model(project: Project, settings: ProbeSettings, reward_id: str
 
 
 def probe_cases(project: Project, most: int) -> list[Case]:
-    """Samples of the base in the store, those of held-out prompts first; everybody's where the base has too few.
+    """Samples of the base in the store, those of held-out prompts first, and of these the first of every prompt before the second of any; everybody's where
+    the base has too few.
 
     Raises:
         UserError: fewer than 20 samples, or samples of fewer than 5 prompts.
@@ -139,13 +140,15 @@ def _enough(cases: Sequence[Case]) -> bool:
 
 
 def _stored(project: Project, whose: ColumnElement[bool]) -> list[Case]:
-    """Samples with words, each text of a prompt once: held-out prompts first, in the order of their ids."""
+    """Samples with words, each text of a prompt once."""
     columns = (Sample.prompt_id, Prompt.turns, Sample.text, Sample.finished, Sample.base_logprob)
-    query = select(*columns).join(Prompt, Prompt.id == Sample.prompt_id).where(whose)
+    found: list[Case] = []
     with project.database.read() as session:
-        rows = session.execute(query.order_by(Prompt.split != Split.HELD_OUT, Prompt.id, Sample.id)).all()
-    once = {(row.prompt_id, row.text, row.finished): Case(*row) for row in rows if row.text.strip()}
-    return list(once.values())
+        for split in (Prompt.split == Split.HELD_OUT, Prompt.split != Split.HELD_OUT):
+            query = select(*columns).join(Prompt, Prompt.id == Sample.prompt_id).where(whose, split).order_by(Prompt.id, Sample.id)
+            once = {(row.prompt_id, row.text, row.finished): Case(*row) for row in session.execute(query) if row.text.strip()}
+            found += _one_of_each_prompt_first(list(once.values()))
+    return found
 
 
 def _make(project: Project, settings: ProbeSettings, reward_id: str, trunk: Trunk, cases: Sequence[Case], seed: int, run: StageRun) -> Artifact:
