@@ -54,6 +54,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "adapter": {"head": "adapter", "rank": 16, "alpha": 32.0, "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
     "linear": {"head": "linear"},
     "linear, two fifths of the layers": {"head": "linear", "readings": ("last@0.4", "mean@0.4", "max@0.2", "max@0.4")},
+    "linear, a third of the layers": {"head": "linear", "readings": ("last@0.33", "mean@0.33", "max@0.2", "max@0.33")},
     "linear, readings chosen": {"head": "linear", "readings": "choose"},
     "mlp": {"head": "mlp"},
     "full": {"head": "full", "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},

@@ -64,6 +64,11 @@ def test_a_histogram_has_a_bar_for_each_bin() -> None:
     assert "4 in all" in svg
 
 
+def test_a_histogram_s_line_has_numbers_on_both_sides() -> None:
+    svg = histogram([-4.2, -1, 2.6], [1, 3], label="Scores")
+    assert all(f">{tick}<" in svg for tick in ("−4", "−2", "0", "2"))
+
+
 def test_reliability_says_its_counts() -> None:
     svg = reliability_chart([(0.2, 0.25, 40), (0.8, 0.75, 10)], label="Reliability")
     assert svg.count("<circle") == 2

@@ -138,7 +138,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, label: str) -> M
     """
     ticks = nice_ticks(0, max(counts))
     x_at, y_at = _scale(edges[0], edges[-1], 100), _scale(ticks[-1], ticks[0], PLOT)
-    below = [(tick, tick) for tick in nice_ticks(edges[0], edges[-1]) if edges[0] <= tick <= edges[-1]]
+    below = [(tick, tick) for tick in nice_ticks(edges[0], edges[-1], 7) if edges[0] <= tick <= edges[-1]]
     parts = [*_grid(ticks, y_at), *_x_ticks(below, x_at, "")]
     for (low, high), count in zip(pairwise(edges), counts, strict=True):
         x, width, top = x_at(low), x_at(high) - x_at(low), y_at(count)
