@@ -8,7 +8,7 @@ LoRA; opening the model doesn't count, on either side.
     python benchmarks/reward_speed.py FILE --peer PYTHON --peer-script FILE --json      the peer as well: both of its number types on --peer-trial pairs,
                                                                                         then all pairs in the faster
 
-An arm that has been measured isn't measured again on the same machine with the same code: a run that was killed goes on with the next (--work).
+An arm that has been measured isn't measured again on the same machine with the same settings and code: a run that was killed goes on with the next (--work).
 
 The peer leaves out pairs with more than LENGTH tokens, of learning and of evaluation; Truing takes their last LENGTH. Its script counts them as learned, which
 flatters its speed: `peer_keeps` says how many it learned from. `accuracy_within` is ours on the test pairs that the peer keeps, to stand beside its accuracy.
@@ -218,8 +218,8 @@ def compared(heads: dict[str, dict[str, Any]], peers: list[dict[str, Any]]) -> d
 
 def kept(arguments: argparse.Namespace, name: str, command: Sequence[str]) -> dict[str, Any]:
     """What a process says in its last line, or what an earlier one said of the same on this machine."""
-    rooms = () if name.startswith("peer") else ("models", "reward")
-    code = content_id(*(file.read_text() for room in rooms for file in sorted((Path(truing.__file__).parent / room).rglob("*.py"))))
+    ours = [file for room in ("models", "reward") for file in sorted((Path(truing.__file__).parent / room).rglob("*.py"))]
+    code = content_id(ARMS.get(name), [file.read_text() for file in (ours if name in ARMS else [Path(arguments.peer_script)])])
     rows = hashlib.sha256(arguments.file.read_bytes()).hexdigest()
     file = arguments.work / f"{content_id(name, rows, arguments.pairs, arguments.test, arguments.dtype, machine(), code)}.json"
     if not file.exists():

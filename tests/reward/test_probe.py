@@ -174,7 +174,7 @@ def test_held_out_prompts_come_first_and_empty_texts_not_at_all(project: Project
     fill(project, cases, held_out=3)
     found = probe_cases(project, 1000)
     assert len(found) == len({(case.prompt_id, case.text) for case in cases[:-1]})
-    assert {case.prompt_id for case in found[:6]} == {"p0", "p1", "p2"}
+    assert {case.prompt_id for case in found[:3]} == {case.prompt_id for case in found[3:6]} == {"p0", "p1", "p2"}  # one of each before the second of any
     assert probe_cases(project, 5) == found[:5]
 
 

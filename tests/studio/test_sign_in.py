@@ -204,7 +204,6 @@ def test_a_wrong_present_password_changes_nothing(app: FastAPI, nobody: TestClie
 # ---- other stores ----
 
 
-@pytest.mark.slow
 def test_the_doors_open_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which refuses NUL in a text, and counts in time zones."""
     monkeypatch.setenv("TRUING_DATABASE", new_database("postgresql", tmp_path))
