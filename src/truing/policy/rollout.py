@@ -171,15 +171,18 @@ def draw_rollout(
     )  # fmt: skip
 
 
-def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None) -> Forward:
+def forward(
+    trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None, entropy_gradient: bool = False
+) -> Forward:
     """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled.
 
     Args:
         lower: states below the adapted layers to go on from, or None to begin with the tokens.
         top_layers: how many layers are left from there.
+        entropy_gradient: whether the entropy carries a gradient, too.
     """
     hidden = trunk.hidden(batch) if lower is None or top_layers is None else trunk.upper(batch, lower, trunk.layers - top_layers)
-    found = response_logprobs(trunk, batch, temperature, hidden=hidden)
+    found = response_logprobs(trunk, batch, temperature, hidden=hidden, entropy_gradient=entropy_gradient)
     values = None if head is None else batch.rectangle(head(batch.predicting(hidden).to(head.weight.dtype))[:, 0])
     return Forward(found.logprobs, found.entropy, values)
 

@@ -5,12 +5,15 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from truing.config import Settings
+from truing.policy.losses import Average
 
 
 class TuneSettings(Settings):
     """Tuning the policy. Defaults are for LoRA on a small model; docs/tune.md says why each."""
 
-    algorithm: Literal["ppo", "rloo"] = Field("ppo", description="ppo (learned value head) or rloo (siblings as baseline)")
+    algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "best-of-n"] = Field(
+        "ppo", description="ppo (learned value head), reinforce (a plain baseline), rloo and grpo (siblings as baseline), best-of-n (learn from the best sibling)"
+    )
     unfit: bool = Field(False, description="tune even against a reward model whose card says that it is not fit")
     updates: int = Field(20, ge=1, description="how often new answers are drawn and learned from")
     samples: int = Field(32, ge=2, description="answers drawn for an update")
@@ -20,6 +23,11 @@ class TuneSettings(Settings):
     microbatch: int = Field(8, ge=1, description="answers in memory at a time; changes speed and memory, not the result")
     lr: float = Field(3e-4, gt=0, description="learning rate at the start; falls linearly to 0 (LoRA: 1e-5 to 5e-4)")
     clip: float = Field(0.2, gt=0, description="half-width of the trusted probability ratio")
+    clip_high: float | None = Field(None, gt=0, description="the same above 1, where unlikely tokens become likely; none = clip")
+    average: Average = Field(
+        "tokens", description="whose mean a loss is: tokens (all weigh alike), responses (all weigh alike), or constant (a token weighs 1 / the length limit)"
+    )
+    entropy_weight: float = Field(0.0, ge=0, description="weight of the entropy, nats per token, that is maximised beside")
     beta: float = Field(0.05, ge=0, description="price of a nat of KL from the base, in units of the normalised score")
     kl_target_nats: float | None = Field(None, gt=0, description="KL per response that an adaptive beta steers to; none = beta stays fixed")
     kl_horizon: int = Field(10_000, ge=1, description="episodes over which an adaptive beta moves")

@@ -24,6 +24,7 @@ from truing.policy.algorithms import ALGORITHMS
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 from truing.policy.diagnosis import diagnose
 from truing.policy.kl import AdaptiveKL, FixedKL
+from truing.policy.losses import denominators, masked_mean
 from truing.policy.metrics import measure
 from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward, top_layers
 from truing.policy.settings import TuneSettings
@@ -165,7 +166,7 @@ class Learner:
             self.trunk, self.head, [self.prompts[index] for index in chosen], seeds, self.score, self.settings,
             beta=self.kl.beta, temperature=self.temperature, max_new_tokens=self.max_new_tokens,
         )  # fmt: skip
-        targets: Targets = self.algorithm.targets(rollout, self.settings)
+        targets: Targets = self.algorithm.targets(rollout, self.settings, self.rows)
         beta = self.kl.beta
         steps = self._learn(rollout, targets)
         row = {
@@ -217,10 +218,13 @@ class Learner:
         return [rollout.minibatches[number] for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist()]
 
     def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
-        """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of
-        tokens."""
+        """One optimiser step over a minibatch, a part at a time; every loss is divided by what its mean over the whole minibatch is."""
         trunk, head, settings = self.trunk, self.head, self.settings
-        tokens = float(rollout.mask[[index for part in parts for index in rollout.parts[part]]].sum())
+        rows = [index for part in parts for index in rollout.parts[part]]
+        lengths = rollout.mask.sum(1)
+        divisor = torch.ones(len(lengths), 1)
+        divisor[rows] = denominators(lengths[rows], settings.average, limit=self.max_new_tokens)
+        tokens = float(lengths[rows].sum())
         seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {
             "max_ratio": 0.0,
             "grad_norm": 0.0,
@@ -231,13 +235,19 @@ class Learner:
         with trunk.using(ROLE):
             for part in parts:
                 batch = rollout.part(part, trunk.pad_id)
-                new = forward(trunk, head, batch, self.temperature, lower=rollout.lower[part], top_layers=top_layers(trunk, settings))
-                mask = batch.mask
+                new = forward(
+                    trunk, head, batch, self.temperature, lower=rollout.lower[part], top_layers=top_layers(trunk, settings),
+                    entropy_gradient=settings.entropy_weight > 0,
+                )  # fmt: skip
+                mask, own = batch.mask, divisor[rollout.parts[part]]
                 narrow = _narrow(rollout.parts[part], mask.shape[1])
                 old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
-                goal = Targets(narrow(targets.advantages), None if targets.returns is None else narrow(targets.returns))
-                losses = self.algorithm.loss(new, old, goal, mask, settings, tokens)
-                (losses.value if warming else losses.total).backward()
+                goal = Targets(*(None if values is None else narrow(values) for values in targets))
+                losses = self.algorithm.loss(new, old, goal, mask, settings, own)
+                total = losses.value if warming else losses.total
+                if settings.entropy_weight and not warming:
+                    total = total - settings.entropy_weight * masked_mean(new.entropy, mask, own)
+                total.backward()
                 _add(seen, new, old, losses, mask, tokens)
         if seen["ratio"] > MAX_MEAN_RATIO or seen["kl_old"] > settings.max_kl_old:
             self.optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,5 @@
 """The algorithms, by name. A new one is a module, a word here and a page in the docs."""
 
-from truing.policy.algorithms import ppo, rloo
+from truing.policy.algorithms import best_of_n, grpo, ppo, reinforce, rloo
 
-ALGORITHMS = {algorithm.NAME: algorithm for algorithm in (ppo, rloo)}
+ALGORITHMS = {algorithm.NAME: algorithm for algorithm in (ppo, reinforce, rloo, grpo, best_of_n)}
