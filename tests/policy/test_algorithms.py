@@ -140,7 +140,7 @@ def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
 def test_reinforce_credits_a_token_with_what_comes_after_it() -> None:
     """Rewards -1/4, 0, 1 and 2: from each token on 3/4, 1, 1 and 2; the answers' mean is 11/8."""
     rollout = rollout_of([[-0.25, 0.0, 1.0], [2.0]])
-    none, mean = (reinforce.targets(rollout, settings_for("reinforce", epochs=1, baseline=kind), []).advantages for kind in ("none", "mean"))
+    none, mean = (reinforce.targets(rollout, settings_for("reinforce", baseline=kind), []).advantages for kind in ("none", "mean"))
     assert none[rollout.mask].tolist() == [0.75, 1.0, 1.0, 2.0]
     assert mean[rollout.mask].tolist() == [0.75 - 1.375, 1.0 - 1.375, 1.0 - 1.375, 2.0 - 1.375]
 
@@ -224,7 +224,6 @@ def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
         ('algorithm = "grpo"\ngroup_size = 1', "grpo needs group_size >= 2", "tune"),
         ('algorithm = "grpo"\nkl_target_nats = 6', "steers the price on the reward", "tune"),
         ('algorithm = "best-of-n"\ngroup_size = 1', "best-of-n needs group_size >= 2", "tune"),
-        ('algorithm = "reinforce"\nepochs = 2', "less than or equal to 1", "one: the plain product"),
     ],
 )
 def test_a_wrong_setting_is_explained(project: Project, toml: str, what: str, fix: str) -> None:

@@ -67,7 +67,7 @@ def jsonl(path: Path) -> list[dict[str, Any]]:
 def test_the_first_ratio_is_exactly_one(trunk: Trunk, name: str, minibatches: int, layers: str) -> None:
     rows, _ = trained(trunk, name, updates=3, minibatches=minibatches, layers=layers, microbatch=3)
     assert [row["policy/first_ratio_error"] for row in rows] == [0.0, 0.0, 0.0]
-    assert all(row["policy/max_ratio"] > 1 for row in rows), "and it moves within the update"
+    assert all(row["policy/max_ratio"] > 1 for row in rows) or (name == "reinforce" and minibatches == 1), "and it moves within the update"
     assert rows[0]["objective/kl"] == 0.0
     assert rows[2]["objective/kl"] != 0.0
 

@@ -4,7 +4,7 @@ An answer's tokens are credited with what was earned from them on: the score at 
 taken from it changes the noise of the gradient and not its mean, so long as it doesn't know the answer: "running" doesn't; "mean", of this update's
 answers, knows each a little, which shrinks the gradient by 1 / B.
 
-The plain product has no trust region: every answer is learned from once, in one step.
+The plain product has no trust region: every answer is learned from once, in one step, unless `epochs` or `minibatches` ask for more.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,7 @@ MEMORY = 0.9  # of the running mean, from one update to the next
 class REINFORCESettings(TuneSettings):
     """Tuning the policy by REINFORCE."""
 
-    epochs: int = Field(1, ge=1, le=1, description="one: the plain product has no trust region (reinforce)")
-    minibatches: int = Field(1, ge=1, le=1, description="one, as well (reinforce)")
+    epochs: int = Field(1, ge=1, description="passes over an update's answers; a second one learns from answers of another policy, uncorrected (reinforce)")
     baseline: Literal["mean", "running", "none"] = Field(
         "mean", description="taken from each answer's reward: the mean of this update's, a running mean of those before, or nothing (reinforce)"
     )
