@@ -27,7 +27,7 @@ from truing.models.registry import ModelSettings, resolve
 from truing.models.sequences import collate, length_buckets
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy.algorithms.ppo import PPOSettings
-from truing.policy.train import Learner
+from truing.policy.online import OnlineLearner
 from truing.store.runs import peak_gb
 
 
@@ -64,7 +64,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
         updates=arguments.updates, samples=arguments.batch, group_size=1, epochs=arguments.epochs, rank=arguments.rank, lr=1e-5,
         microbatch=arguments.batch, truncation="keep", max_kl_old=100.0,
     )  # fmt: skip
-    learner = Learner(trunk, settings, prompts, lambda p, r: score(trunk, p, r), temperature=0.7, max_new_tokens=arguments.response, seed=0)
+    learner = OnlineLearner(trunk, settings, prompts, lambda p, r: score(trunk, p, r), temperature=0.7, max_new_tokens=arguments.response, seed=0)
     learner.start(artifacts=None, parent="base")  # type: ignore[arg-type]  # the base needs no artifact
     seconds = []
     for _ in range(arguments.updates):

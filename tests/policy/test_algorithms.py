@@ -13,7 +13,7 @@ from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS, best_of_n, grpo, ppo, reinforce, rloo
 from truing.policy.losses import Average, clipped_surrogate, denominators
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Targets
 from truing.policy.train import tune_settings
 from truing.store.project import Project, create_project, open_project
@@ -42,7 +42,7 @@ def test_every_algorithm_says_who_it_is() -> None:
     assert set(ALGORITHMS) == {"ppo", "reinforce", "rloo", "grpo", "best-of-n"}
     for name, algorithm in ALGORITHMS.items():
         assert name == algorithm.NAME
-        assert issubclass(algorithm.Settings, TuneSettings)
+        assert issubclass(algorithm.Settings, OnlineSettings)
         assert all(field.description for field in algorithm.Settings.model_fields.values())
         assert algorithm.Settings(algorithm=name).algorithm == name
 

@@ -16,7 +16,7 @@ from truing.models.logprobs import response_logprobs
 from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
 from truing.policy.rollout import Rollout, _judged, deal, draw_rollout, final_scores, top_layers, widen
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from tuning import settings_for
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [9], [9], [10] * 9, [10] * 9, [16, 17], [16, 17]]
@@ -124,12 +124,12 @@ def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
 )
 def test_the_rule_for_answers_that_were_cut_off(truncation: str, expected: list[float]) -> None:
     """A finished 3, a cut-off 2 and a finished -40, with a penalty of 1.5 and a clip of 10."""
-    settings = TuneSettings.model_validate({"truncation": truncation, "truncation_penalty": 1.5, "score_clip": 10.0})
+    settings = OnlineSettings.model_validate({"truncation": truncation, "truncation_penalty": 1.5, "score_clip": 10.0})
     assert final_scores(torch.tensor([3.0, 2.0, -40.0]), torch.tensor([True, False, True]), settings).tolist() == expected
 
 
 def test_the_clip_comes_after_the_rule() -> None:
-    settings = TuneSettings.model_validate({"truncation": "subtract", "truncation_penalty": 1.5, "score_clip": 2.0})
+    settings = OnlineSettings.model_validate({"truncation": "subtract", "truncation_penalty": 1.5, "score_clip": 2.0})
     assert final_scores(torch.tensor([9.0, 3.0]), torch.tensor([True, False]), settings).tolist() == [2.0, 1.5]
 
 
@@ -141,14 +141,14 @@ def test_widen_adds_zeros_to_the_right() -> None:
 def test_dealing_uses_every_answer_once_and_minibatches_ignore_the_size_of_parts(lengths: list[int], minibatches: int, microbatch: int, other: int) -> None:
     minibatches = min(minibatches, len(lengths))
     samples = {"samples": len(lengths), "group_size": 1, "minibatches": minibatches}
-    parts, steps = deal(lengths, TuneSettings.model_validate(samples | {"microbatch": microbatch}))
+    parts, steps = deal(lengths, OnlineSettings.model_validate(samples | {"microbatch": microbatch}))
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     assert [number for step in steps for number in step] == list(range(len(parts)))
     assert all(1 <= len(part) <= microbatch for part in parts)
     sizes = [sum(len(parts[number]) for number in step) for step in steps]
     assert len(steps) == minibatches
     assert max(sizes) - min(sizes) <= 1
-    other_parts, other_steps = deal(lengths, TuneSettings.model_validate(samples | {"microbatch": other}))
+    other_parts, other_steps = deal(lengths, OnlineSettings.model_validate(samples | {"microbatch": other}))
     assert [[index for number in step for index in parts[number]] for step in steps] == [
         [index for number in step for index in other_parts[number]] for step in other_steps
     ]

@@ -21,7 +21,7 @@ from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy import train as module
 from truing.policy.algorithms import ALGORITHMS
-from truing.policy.train import Learner
+from truing.policy.online import OnlineLearner
 from truing.store.project import Project, create_project, open_project
 from tuning import PROMPTS, learner_for, settings_for, share_of_third_tokens, tune
 
@@ -89,13 +89,13 @@ def test_the_size_of_a_microbatch_changes_speed_and_memory_alone(trunk: Trunk, n
 
 def test_minibatches_are_steps_of_their_own(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[list[int]] = []
-    real = Learner._step
+    real = OnlineLearner._step
 
-    def counted(self: Learner, rollout: Any, targets: Any, parts: list[int]) -> dict[str, float]:
+    def counted(self: OnlineLearner, rollout: Any, targets: Any, parts: list[int]) -> dict[str, float]:
         steps.append(parts)
         return real(self, rollout, targets, parts)
 
-    monkeypatch.setattr(Learner, "_step", counted)
+    monkeypatch.setattr(OnlineLearner, "_step", counted)
     trained(trunk, "rloo", updates=1, minibatches=2, epochs=3, microbatch=2, max_kl_old=100.0)
     assert len(steps) == 6
     for epoch in range(3):
@@ -295,14 +295,14 @@ def test_force_begins_again(project: Project, trunk: Trunk) -> None:
 def test_a_policy_is_tuned_further(project: Project, trunk: Trunk, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tune(project, trunk, settings_for(name))
     started: dict[str, Any] = {}
-    real = Learner.start
+    real = OnlineLearner.start
 
-    def start(self: Learner, artifacts: Path, parent: str) -> None:
+    def start(self: OnlineLearner, artifacts: Path, parent: str) -> None:
         real(self, artifacts, parent)
         started["head"] = None if self.head is None else self.head.weight.detach().clone()
         started["adapter"] = [value.detach().clone() for value in self.trunk.adapter_parameters("policy")]
 
-    monkeypatch.setattr(module.Learner, "start", start)
+    monkeypatch.setattr(module.OnlineLearner, "start", start)
     second = tune(project, trunk, settings_for(name, updates=2), parent=first.id)
     saved = load_file(first.path / "adapter" / "adapter_model.safetensors")
     assert sorted(float(value.double().sum()) for value in started["adapter"]) == sorted(float(value.double().sum()) for value in saved.values())

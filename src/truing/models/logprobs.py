@@ -4,12 +4,14 @@ The (tokens x vocabulary) matrix never exists whole, forward or backward: the gr
 is taken chunk by chunk in the forward pass (the output matrix is frozen, so that it needs none).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from truing.models.sequences import Batch
+from truing.models.packed import Tree, pack
+from truing.models.sequences import Batch, collate
 from truing.models.trunk import Trunk
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
@@ -33,6 +35,25 @@ def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden:
     rows = batch.predicting(trunk.hidden(batch) if hidden is None else hidden)
     logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap, entropy_gradient)  # type: ignore[no-untyped-call]
     return TokenLogprobs(batch.rectangle(logprobs), batch.rectangle(entropy))
+
+
+def tree_logprobs(trunk: Trunk, trees: Sequence[Tree], temperature: float = 1.0) -> list[Tensor]:
+    """(T,) log-probabilities of each response's tokens, nats, under the adapter that is on; carries the gradient. A prompt is read once for all its responses,
+    in a model whose layers can be run that way.
+
+    Args:
+        trees: prompts with their responses, all in memory at once.
+        temperature: of the distribution they were drawn from; > 0.
+    """
+    if not trunk.splits:
+        items = [(prompt, response) for prompt, responses in trees for response in responses]
+        batch = collate([prompt for prompt, _ in items], [response for _, response in items], trunk.pad_id)
+        rows = response_logprobs(trunk, batch, temperature).logprobs
+        return [row[: len(response)] for row, (_, response) in zip(rows, items, strict=True)]
+    packed = pack(trees, trunk.pad_id)
+    hidden = trunk.packed_layers(packed, [trunk.layers])[trunk.layers][packed.predicting]
+    logprobs, _ = _SelectedLogprobs.apply(hidden, trunk.head.weight, trunk.head.bias, packed.targets, temperature, trunk.softcap, False)  # type: ignore[no-untyped-call]
+    return list(logprobs.split(packed.lengths))
 
 
 class _SelectedLogprobs(torch.autograd.Function):

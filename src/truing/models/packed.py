@@ -51,6 +51,30 @@ class Packed:
     spans: list[Span]
 
     @cached_property
+    def predicting(self) -> Tensor:
+        """(R,) place of the state that predicts each response token, response after response: the last of the prompt, then the token before."""
+        places: list[int] = []
+        start = 0
+        for prompt, *responses in self.trees:
+            border = start + prompt
+            start = border
+            for length in responses:
+                places += ([border - 1] if length else []) + list(range(start, start + length - 1))
+                start += length
+        return torch.tensor(places, dtype=torch.long, device=self.input_ids.device)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(R,) the response tokens."""
+        spans = [self.input_ids[start:end] for (start, end), length in zip(self.spans, self.lengths, strict=True) if length]
+        return torch.cat(spans) if spans else self.input_ids[:0]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response."""
+        return [length for _, *responses in self.trees for length in responses]
+
+    @cached_property
     def masks(self) -> list[Tensor]:
         """(T, T) of each tree, 0 where a token may look, -inf where not."""
         return [_sees(lengths).to(self.input_ids.device) for lengths in self.trees]

@@ -15,7 +15,7 @@ from truing.models.logprobs import response_logprobs
 from truing.models.sequences import Batch, collate, length_buckets
 from truing.models.trunk import Trunk
 from truing.policy.kl import k1, token_rewards
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings, TuneSettings
 
 ROLE = "policy"
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]  # prompts, responses → normalised scores
@@ -131,7 +131,7 @@ def draw_rollout(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     score: Score,
-    settings: TuneSettings,
+    settings: OnlineSettings,
     *,
     beta: float,
     temperature: float,
@@ -187,7 +187,7 @@ def forward(
     return Forward(found.logprobs, found.entropy, values)
 
 
-def deal(lengths: Sequence[int], settings: TuneSettings) -> tuple[list[list[int]], list[list[int]]]:
+def deal(lengths: Sequence[int], settings: OnlineSettings) -> tuple[list[list[int]], list[list[int]]]:
     """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't
     depend on the size of a part.
 
@@ -210,7 +210,7 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     return None if settings.layers == "all" else trunk.layers // 2
 
 
-def final_scores(raw: Tensor, finished: Tensor, settings: TuneSettings) -> Tensor:
+def final_scores(raw: Tensor, finished: Tensor, settings: OnlineSettings) -> Tensor:
     """(B,) scores after the rule for answers that were cut off, held within the clip."""
     if settings.truncation == "set":
         raw = torch.where(finished, raw, -settings.truncation_penalty)
@@ -225,7 +225,7 @@ def widen(values: Tensor, longest: int) -> Tensor:
 
 
 def _reference(
-    trunk: Trunk, batches: list[Batch], score: Score, settings: TuneSettings, temperature: float
+    trunk: Trunk, batches: list[Batch], score: Score, settings: OnlineSettings, temperature: float
 ) -> tuple[list[Forward], list[Tensor | None], tuple[Tensor, Tensor] | None]:
     """One pass of the base over all parts, for whoever needs it.
 
@@ -262,7 +262,7 @@ def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[
 
 
 def _policy(
-    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], lower: list[Tensor | None], settings: TuneSettings, temperature: float
+    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], lower: list[Tensor | None], settings: OnlineSettings, temperature: float
 ) -> list[Forward]:
     top = top_layers(trunk, settings)
     return [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from truing.policy.losses import PolicyLoss, clipped_surrogate
 from truing.policy.rollout import Forward
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 
 Row = Mapping[str, float]  # what an update logged
 
@@ -47,7 +47,7 @@ class Losses(NamedTuple):
         return self.policy.loss + sum(part for part in (self.value, self.kl) if part is not None)
 
 
-def surrogate(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: TuneSettings, denominator: Tensor) -> PolicyLoss:
+def surrogate(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: OnlineSettings, denominator: Tensor) -> PolicyLoss:
     """PPO's clipped objective by the settings."""
     return clipped_surrogate(
         new.logprobs, old.logprobs, targets.advantages, mask, clip=settings.clip, clip_high=settings.clip_high, denominator=denominator

@@ -1,5 +1,7 @@
 """The algorithms, by name. A new one is a module, a word here and a page in the docs."""
 
-from truing.policy.algorithms import best_of_n, grpo, ppo, reinforce, rloo
+from truing.policy.algorithms import best_of_n, dpo, grpo, ppo, reinforce, rloo, sft
 
-ALGORITHMS = {algorithm.NAME: algorithm for algorithm in (ppo, reinforce, rloo, grpo, best_of_n)}
+ONLINE = {algorithm.NAME: algorithm for algorithm in (ppo, reinforce, rloo, grpo, best_of_n)}
+OFFLINE = {algorithm.NAME: algorithm for algorithm in (dpo, sft)}
+ALGORITHMS = ONLINE | OFFLINE

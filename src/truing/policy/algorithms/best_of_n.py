@@ -13,14 +13,14 @@ from torch import Tensor
 
 from truing.policy.losses import PolicyLoss, clipped_surrogate, reinforce
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Row, Targets
 
 NAME = "best-of-n"
 NEEDS_VALUES = False
 
 
-class BestOfNSettings(TuneSettings):
+class BestOfNSettings(OnlineSettings):
     """Tuning the policy towards the best of n of its own answers."""
 
     @model_validator(mode="after")

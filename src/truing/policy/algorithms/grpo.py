@@ -20,14 +20,14 @@ from truing.policy.advantages import group_relative
 from truing.policy.kl import k2
 from truing.policy.losses import Average, masked_mean
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Row, Targets, surrogate
 
 NAME = "grpo"
 NEEDS_VALUES = False
 
 
-class GRPOSettings(TuneSettings):
+class GRPOSettings(OnlineSettings):
     """Tuning the policy by GRPO."""
 
     average: Average = Field("responses", description="as in the paper; tokens (DAPO) and constant (Dr. GRPO) are its variants (grpo)")

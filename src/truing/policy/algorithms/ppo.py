@@ -16,14 +16,14 @@ from truing.policy.advantages import gae, whiten
 from truing.policy.losses import clipped_value_loss
 from truing.policy.metrics import Row
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Targets, surrogate
 
 NAME = "ppo"
 NEEDS_VALUES = True
 
 
-class PPOSettings(TuneSettings):
+class PPOSettings(OnlineSettings):
     """Tuning the policy by PPO (or, with algorithm = "rloo", by RLOO, which has no value head)."""
 
     whiten_rewards: bool = Field(False, description="scale the rewards of an update to variance 1, their mean kept, before the advantages are taken (ppo)")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from truing.policy.losses import PolicyLoss, clipped_surrogate, reinforce
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Row, Targets
 
 NAME = "reinforce"
@@ -24,7 +24,7 @@ NEEDS_VALUES = False
 MEMORY = 0.9  # of the running mean, from one update to the next
 
 
-class REINFORCESettings(TuneSettings):
+class REINFORCESettings(OnlineSettings):
     """Tuning the policy by REINFORCE."""
 
     epochs: int = Field(1, ge=1, description="passes over an update's answers; a second one learns from answers of another policy, uncorrected (reinforce)")

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from truing.policy.advantages import leave_one_out
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Row, Targets, surrogate
 
 NAME = "rloo"
 NEEDS_VALUES = False
 
 
-class RLOOSettings(TuneSettings):
+class RLOOSettings(OnlineSettings):
     """Tuning the policy by RLOO."""
 
     @model_validator(mode="after")
