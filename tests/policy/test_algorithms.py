@@ -10,10 +10,10 @@ from torch import Tensor
 from truing.errors import SettingError
 from truing.models.generate import Response
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ALGORITHMS, best_of_n, grpo, ppo, reinforce, rloo
+from truing.policy.algorithms import ALGORITHMS, ONLINE, best_of_n, grpo, ppo, reinforce, rloo
 from truing.policy.losses import Average, clipped_surrogate, denominators
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import OnlineSettings
+from truing.policy.settings import TuneSettings
 from truing.policy.targets import Losses, Targets
 from truing.policy.train import tune_settings
 from truing.store.project import Project, create_project, open_project
@@ -39,16 +39,16 @@ def scored(rewards: list[list[float]], values: list[list[float]] | None = None) 
 
 
 def test_every_algorithm_says_who_it_is() -> None:
-    assert set(ALGORITHMS) == {"ppo", "reinforce", "rloo", "grpo", "best-of-n"}
+    assert set(ALGORITHMS) == {"ppo", "reinforce", "rloo", "grpo", "best-of-n", "dpo", "sft"}
     for name, algorithm in ALGORITHMS.items():
         assert name == algorithm.NAME
-        assert issubclass(algorithm.Settings, OnlineSettings)
+        assert issubclass(algorithm.Settings, TuneSettings)
         assert all(field.description for field in algorithm.Settings.model_fields.values())
         assert algorithm.Settings(algorithm=name).algorithm == name
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_the_best_arm_is_learned(trunk: Trunk, name: str) -> None:
     """One-token answers, a third of them right by chance: after two dozen updates the policy is right nine times out of ten."""
     settings = settings_for(name, lr=2e-2, updates=24 if name != "best-of-n" else 40, samples=32, group_size=4, microbatch=32, beta=0.0)
@@ -60,10 +60,10 @@ def test_the_best_arm_is_learned(trunk: Trunk, name: str) -> None:
     assert sum(scores[-5:]) / 5 > 0.9
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_a_wrong_sign_would_be_seen(name: str) -> None:
     """One step down the loss makes the rewarded answer likelier and its sibling less likely."""
-    algorithm, settings = ALGORITHMS[name], settings_for(name, gae_lambda=1.0) if name == "ppo" else settings_for(name)
+    algorithm, settings = ONLINE[name], settings_for(name, gae_lambda=1.0) if name == "ppo" else settings_for(name)
     rollout = scored([[0.0, 1.0], [0.0, -1.0]], [[0.0, 0.0], [0.0, 0.0]] if algorithm.NEEDS_VALUES else None)
     logprobs = torch.full((2, 2), -1.0, dtype=torch.float64, requires_grad=True)
     losses: Losses = algorithm.loss(
@@ -76,10 +76,10 @@ def test_a_wrong_sign_would_be_seen(name: str) -> None:
 
 
 @pytest.mark.parametrize("average", ["tokens", "responses", "constant"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_losses_of_parts_add_up_to_the_minibatchs(name: str, average: Average) -> None:
     """Answers of unequal lengths, so that averaging the parts' own means would give something else."""
-    algorithm, settings = ALGORITHMS[name], settings_for(name)
+    algorithm, settings = ONLINE[name], settings_for(name)
     rewards = [[0.1, 0.2, 1.0], [0.5], [-1.0, 0.3], [0.0, 0.0, 0.7]]
     divisor = denominators(torch.tensor([3, 1, 2, 3]), average, limit=5)
     rollout = scored(rewards, [[0.3] * len(row) for row in rewards] if algorithm.NEEDS_VALUES else None)
@@ -214,7 +214,7 @@ def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
 @pytest.mark.parametrize(
     ("toml", "what", "fix"),
     [
-        ('algorithm = "trpo"', "no algorithm 'trpo'", "known ones: ppo, reinforce, rloo, grpo, best-of-n"),
+        ('algorithm = "trpo"', "no algorithm 'trpo'", "known ones: ppo, reinforce, rloo, grpo, best-of-n, dpo, sft"),
         ("clipp = 0.1", "no setting tune.clipp", "did you mean `clip`"),
         ('algorithm = "rloo"\nvalue_clip = 0.1', "no setting tune.value_clip", "clip"),
         ("clip = 0", "greater than 0", "half-width"),

@@ -20,7 +20,7 @@ from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy import train as module
-from truing.policy.algorithms import ALGORITHMS
+from truing.policy.algorithms import ONLINE
 from truing.policy.online import OnlineLearner
 from truing.store.project import Project, create_project, open_project
 from tuning import PROMPTS, learner_for, settings_for, share_of_third_tokens, tune
@@ -61,7 +61,7 @@ def jsonl(path: Path) -> list[dict[str, Any]]:
 # The arithmetic of an update ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize("layers", ["all", "top-half"])
 def test_the_first_ratio_is_exactly_one(trunk: Trunk, name: str, minibatches: int, layers: str) -> None:
@@ -72,7 +72,7 @@ def test_the_first_ratio_is_exactly_one(trunk: Trunk, name: str, minibatches: in
     assert rows[2]["objective/kl"] != 0.0
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 @pytest.mark.parametrize("minibatches", [1, 2])
 def test_the_size_of_a_microbatch_changes_speed_and_memory_alone(trunk: Trunk, name: str, minibatches: int) -> None:
     rows, expected = trained(trunk, name, microbatch=8, minibatches=minibatches, lr=3e-4)
@@ -102,7 +102,7 @@ def test_minibatches_are_steps_of_their_own(trunk: Trunk, monkeypatch: pytest.Mo
         assert sorted(number for parts in steps[2 * epoch : 2 * epoch + 2] for number in parts) == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_an_update_stops_early_once_it_has_gone_too_far(trunk: Trunk, name: str) -> None:
     """A huge step; then the answers' KL(old || new) passes the limit, and that step is not taken."""
     rows, weights = trained(trunk, name, updates=1, lr=0.05, epochs=8, max_kl_old=0.01)
@@ -218,7 +218,7 @@ def test_an_adaptive_beta_holds_the_policy_near_its_target(trunk: Trunk) -> None
 # The stage ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_the_artifact_holds_what_it_says(project: Project, trunk: Trunk, name: str) -> None:
     before = Trunk("again", trunk.model, trunk.tokenizer).fingerprint
     artifact = tune(project, trunk, settings_for(name))
@@ -229,8 +229,8 @@ def test_the_artifact_holds_what_it_says(project: Project, trunk: Trunk, name: s
     rows = jsonl(artifact.path / "metrics.jsonl")
     assert [row["update"] for row in rows] == [1, 2, 3, 4]
     assert all(isinstance(value, float) for row in rows for value in row.values())
-    assert any(key.startswith("value/") for key in rows[0]) == ALGORITHMS[name].NEEDS_VALUES
-    assert (artifact.path / "value_head.safetensors").exists() == ALGORITHMS[name].NEEDS_VALUES
+    assert any(key.startswith("value/") for key in rows[0]) == ONLINE[name].NEEDS_VALUES
+    assert (artifact.path / "value_head.safetensors").exists() == ONLINE[name].NEEDS_VALUES
     samples = jsonl(artifact.path / "samples.jsonl")
     assert [row["update"] for row in samples] == [update for update in (1, 2, 3, 4) for _ in range(5)]
     assert {row["prompt_id"] for row in samples} <= PROMPTS.keys()
@@ -253,7 +253,7 @@ def test_the_same_inputs_are_answered_from_the_artifact(project: Project, trunk:
     assert tune(project, trunk, settings_for("rloo", beta=0.06)).id != first.id
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_the_same_inputs_give_the_same_artifact_elsewhere(project: Project, tmp_path: Path, tiny_model: Path, name: str) -> None:
     ids = set()
     for seed, place in enumerate(("one", "two")):
@@ -263,7 +263,7 @@ def test_the_same_inputs_give_the_same_artifact_elsewhere(project: Project, tmp_
     assert len(ids) == 1
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 @pytest.mark.parametrize("error", [RuntimeError("the reward model fell over"), KeyboardInterrupt()])
 def test_a_run_that_was_interrupted_ends_as_an_unbroken_one(project: Project, tmp_path: Path, trunk: Trunk, name: str, error: Any) -> None:
     settings = settings_for(name, kl_target_nats=1.0, kl_horizon=50, critic_warmup=1) if name == "ppo" else settings_for(name)
@@ -291,7 +291,7 @@ def test_force_begins_again(project: Project, trunk: Trunk) -> None:
     assert tune(forced, trunk, settings_for("rloo")).id == first.id
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ONLINE)
 def test_a_policy_is_tuned_further(project: Project, trunk: Trunk, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tune(project, trunk, settings_for(name))
     started: dict[str, Any] = {}
@@ -306,7 +306,7 @@ def test_a_policy_is_tuned_further(project: Project, trunk: Trunk, name: str, mo
     second = tune(project, trunk, settings_for(name, updates=2), parent=first.id)
     saved = load_file(first.path / "adapter" / "adapter_model.safetensors")
     assert sorted(float(value.double().sum()) for value in started["adapter"]) == sorted(float(value.double().sum()) for value in saved.values())
-    if ALGORITHMS[name].NEEDS_VALUES:
+    if ONLINE[name].NEEDS_VALUES:
         assert torch.equal(started["head"], load_file(first.path / "value_head.safetensors")["weight"])
     assert second.parents == sorted([first.id, "reward-0123456789abcdef"])
     rows = jsonl(second.path / "metrics.jsonl")

@@ -19,18 +19,17 @@ app.add_typer(round_app, name="round")
 
 @app.command()
 def tune(
-    algorithm: Annotated[str | None, typer.Option(help="ppo or rloo.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n; dpo, sft.")] = None,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Tune the policy against the round's reward model."""
+    """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote."""
     from truing.rounds import tune_policy
 
     with newest_turn(project, set_, json, force) as turn:
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
-        say(
-            f"{policy.id}: score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates", then="truing evaluate"
-        )
+        came_to = f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats" if "objective/kl" in facts else f"loss {facts['policy/loss']:.3f}"
+        say(f"{policy.id}: {came_to} after {facts['updates']} updates", then="truing evaluate")
         result({"policy": policy.id, **facts})
 
 
