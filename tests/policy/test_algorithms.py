@@ -39,7 +39,7 @@ def scored(rewards: list[list[float]], values: list[list[float]] | None = None) 
 
 
 def test_every_algorithm_says_who_it_is() -> None:
-    assert set(ALGORITHMS) == {"ppo", "reinforce", "rloo", "grpo", "best-of-n", "dpo", "sft"}
+    assert set(ALGORITHMS) == {"ppo", "reinforce", "rloo", "grpo", "best-of-n", "q-learning", "dpo", "sft"}
     for name, algorithm in ALGORITHMS.items():
         assert name == algorithm.NAME
         assert issubclass(algorithm.Settings, TuneSettings)
@@ -214,7 +214,7 @@ def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
 @pytest.mark.parametrize(
     ("toml", "what", "fix"),
     [
-        ('algorithm = "trpo"', "no algorithm 'trpo'", "known ones: ppo, reinforce, rloo, grpo, best-of-n, dpo, sft"),
+        ('algorithm = "trpo"', "no algorithm 'trpo'", "known ones: ppo, reinforce, rloo, grpo, best-of-n, q-learning, dpo, sft"),
         ("clipp = 0.1", "no setting tune.clipp", "did you mean `clip`"),
         ('algorithm = "rloo"\nvalue_clip = 0.1', "no setting tune.value_clip", "clip"),
         ("clip = 0", "greater than 0", "half-width"),

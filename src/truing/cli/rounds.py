@@ -19,7 +19,7 @@ app.add_typer(round_app, name="round")
 
 @app.command()
 def tune(
-    algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n; dpo, sft.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n, q-learning; dpo, sft.")] = None,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from truing.artifacts import Artifact, load_artifact
 from truing.console import say
@@ -71,6 +71,11 @@ class Learner(ABC):
         parameters = [*self.trunk.adapter_parameters(ROLE), *(self.head.parameters() if self.head is not None else [])]
         self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0)
 
+    def close(self) -> None:
+        """Take off the trunk what was put there."""
+        if self.trunk.has_adapter(ROLE):
+            self.trunk.drop_adapter(ROLE)
+
     def slow_down(self) -> float:
         """Set this update's learning rate, which falls in a straight line to 0, and say it."""
         rate = self.settings.lr * (1 - self.done / self.updates)
@@ -97,12 +102,19 @@ class Learner(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `state` gave."""
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What else it holds, as tensors."""
+        return {}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` gave."""
+
     def keep(self, folder: Path) -> None:
         """Write a checkpoint."""
         tensors = {f"adapter.{name}": value for name, value in self.trunk.adapter_state(ROLE).items()}
         tensors |= {f"head.{name}": value for name, value in (self.head.state_dict() if self.head is not None else {}).items()}
         state = self.state() | {"rows": self.rows, "shown": self.shown}
-        save_checkpoint(folder, self.done, state, tensors | optimizer_tensors(self.optimizer))
+        save_checkpoint(folder, self.done, state, tensors | self.tensors() | optimizer_tensors(self.optimizer))
 
     def resume(self, folder: Path) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -115,6 +127,7 @@ class Learner(ABC):
         if self.head is not None:
             self.head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
         load_optimizer_tensors(self.optimizer, tensors)
+        self.load_tensors(tensors)
         self.load_state(state)
         self.done, self.rows, self.shown = state["update"], state["rows"], state["shown"]
         say(f"going on after update {self.done}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from truing.errors import SettingError
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ONLINE
+from truing.policy.algorithms import ALGORITHMS
 from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.learner import Learner
 from truing.policy.losses import denominators, masked_mean
@@ -25,6 +25,7 @@ from truing.policy.targets import Targets
 from truing.store.ids import seed_from
 
 MAX_MEAN_RATIO = 10.0  # a minibatch whose mean ratio passes this is skipped: its gradient would be noise
+SEEN = ("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio", "max_ratio", "grad_norm", "skipped")  # in an optimiser step
 SHOWN = 5  # sampled answers kept from each update
 
 
@@ -37,7 +38,7 @@ class OnlineLearner(Learner):
     def __init__(
         self, trunk: Trunk, settings: OnlineSettings, prompts: Mapping[str, Sequence[int]], score: Score, *, temperature: float, max_new_tokens: int, seed: int
     ) -> None:
-        self.algorithm: ModuleType = ONLINE[settings.algorithm]
+        self.algorithm: ModuleType = ALGORITHMS[settings.algorithm]
         head = nn.Linear(trunk.hidden_size, 1) if self.algorithm.NEEDS_VALUES else None
         super().__init__(trunk, settings, updates=settings.updates, head=head, seed=seed)
         self.settings: OnlineSettings = settings
@@ -63,9 +64,8 @@ class OnlineLearner(Learner):
             self.trunk, self.head, [self.prompts[index] for index in chosen], seeds, self.score, self.settings,
             beta=self.kl.beta, temperature=self.temperature, max_new_tokens=self.max_new_tokens,
         )  # fmt: skip
-        targets: Targets = self.algorithm.targets(rollout, self.settings, self.rows)
-        beta = self.kl.beta
-        steps = self._learn(rollout, targets)
+        targets, beta = self.targets(rollout), self.kl.beta
+        steps = self.learn(rollout, targets)
         row = {
             "update": self.done + 1.0,
             **measure(rollout, targets, steps, beta=beta, lr=rate, score_clip=self.settings.score_clip),
@@ -98,7 +98,12 @@ class OnlineLearner(Learner):
             chosen += [orders[turn][at]] * self.settings.group_size
         return chosen
 
-    def _learn(self, rollout: Rollout, targets: Targets) -> list[dict[str, float]]:
+    def targets(self, rollout: Rollout) -> Targets:
+        """What the answers' tokens are worth."""
+        found: Targets = self.algorithm.targets(rollout, self.settings, self.rows)
+        return found
+
+    def learn(self, rollout: Rollout, targets: Targets) -> list[dict[str, float]]:
         """All optimiser steps of an update; what each of them saw."""
         steps: list[dict[str, float]] = []
         for epoch in range(self.settings.epochs):
@@ -122,11 +127,7 @@ class OnlineLearner(Learner):
         divisor = torch.ones(len(lengths), 1)
         divisor[rows] = denominators(lengths[rows], settings.average, limit=self.max_new_tokens)
         tokens = float(lengths[rows].sum())
-        seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {
-            "max_ratio": 0.0,
-            "grad_norm": 0.0,
-            "skipped": 0.0,
-        }
+        seen = dict.fromkeys(SEEN, 0.0)
         warming = self.done < getattr(settings, "critic_warmup", 0)
         self.optimizer.zero_grad(set_to_none=True)
         with trunk.using(ROLE):

@@ -10,11 +10,13 @@ from truing.console import say, track
 from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
+from truing.policy.algorithms.q_learning import QLearningSettings
 from truing.policy.examples import Examples
 from truing.policy.learner import Learner
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
-from truing.policy.rollout import ROLE, Score
+from truing.policy.replay import ReplayLearner
+from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
@@ -70,7 +72,8 @@ def train_policy(
         "model": trunk.fingerprint, "prompts": list(prompts), "reward": reward_id, "parent": parent, "settings": settings.model_dump(),
         "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed,
     }  # fmt: skip
-    learner = OnlineLearner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    kind = ReplayLearner if isinstance(settings, QLearningSettings) else OnlineLearner
+    learner = kind(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     return _tuned(project, learner, inputs, [reward_id], parent, round_id)
 
 
@@ -116,7 +119,7 @@ def imitate(
 
 def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: list[str], parent: str, round_id: int | None) -> Artifact:
     """The policy that a learner comes to, from where an earlier run stopped; or the one that the same inputs gave before."""
-    trunk, settings = learner.trunk, learner.settings
+    settings = learner.settings
     with stage_run(project, "tune", inputs, round_id=round_id) as run:
         if run.answered:
             return load_artifact(project.artifacts, run.result["policy"])
@@ -135,8 +138,7 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
                 parents=[one for one in (*sources, parent) if one != "base"], facts=learner.facts(),
             )  # fmt: skip
         finally:
-            if trunk.has_adapter(ROLE):
-                trunk.drop_adapter(ROLE)
+            learner.close()
         record_artifact(project, artifact.id, artifact.manifest)
         run.result = {"policy": artifact.id, **learner.facts(), "seconds": round(run.seconds, 1)}
     shutil.rmtree(folder, ignore_errors=True)
