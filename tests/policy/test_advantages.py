@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from truing.policy.advantages import gae, group_relative, leave_one_out, whiten
+from truing.policy.advantages import gae, group_relative, leave_one_out, soft_q_targets, whiten
 
 
 def rows(*numbers: list[float]) -> Tensor:
