@@ -14,10 +14,10 @@ from torch import Tensor
 
 from truing.policy.advantages import gae, whiten
 from truing.policy.losses import clipped_value_loss
-from truing.policy.metrics import Row
+
 from truing.policy.rollout import Forward, Rollout
 from truing.policy.settings import OnlineSettings
-from truing.policy.targets import Losses, Targets, surrogate
+from truing.policy.targets import Losses, Row, Targets, surrogate
 
 NAME = "ppo"
 NEEDS_VALUES = True
