@@ -14,7 +14,6 @@ from torch import Tensor
 
 from truing.policy.advantages import gae, whiten
 from truing.policy.losses import clipped_value_loss
-
 from truing.policy.rollout import Forward, Rollout
 from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Losses, Row, Targets, surrogate
