@@ -9,8 +9,8 @@ pair is foretold once, and heads are compared pair by pair.
                      the last, each with the best of five strengths of L2 as seen on the very pairs that are foretold: a little flattered
     each head        as `truing reward train` fits it, its strength of L2, or when to stop, found on the pairs that it learns from
 
-Features and what is foretold are kept (--work), so that a run that was killed goes on. Intervals are bootstraps over prompts. The last line of stdout is one JSON
-object; the same is written to reward-folds-DATE.json.
+Features and what is foretold are kept (--work), so that a run that was killed goes on. Intervals are bootstraps over prompts. The last line of stdout is one
+JSON object; the same is written to reward-folds-DATE.json.
 """
 
 import argparse
