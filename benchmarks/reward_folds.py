@@ -69,7 +69,8 @@ def main() -> None:
 
     def columns(readings: tuple[str, ...]) -> Tensor:
         places = [spec.readings.index(one) for one in readings_at(readings, trunk.layers)]
-        return seen.unflatten(1, (len(spec.readings), -1))[:, places].flatten(1)
+        chosen: Tensor = seen.unflatten(1, (len(spec.readings), -1))[:, places].flatten(1)
+        return chosen
 
     def kept(name: str, work: Callable[[], Tensor]) -> Tensor:
         file = arguments.work / f"{content_id(name, HEADS.get(name), trunk.fingerprint, lesson.prompts, fold.tolist())}.json"
