@@ -9,9 +9,9 @@ Every arm is a process of its own, one after the other: its memory is its own.
 Speed is measured in rounds: every arm and the peer in turn, each on a few pairs, and again; medians count. A machine is faster at one hour than at another, and
 what takes an hour would be compared with its neighbours' weather. A second counts from tokens to states, reading features or training LoRA; opening the model
 doesn't count, on either side. What a head takes to be fitted to features of all pairs comes on top, from the whole run. Accuracy and memory are of whole runs,
-all pairs, one after the other. Nothing else should run while the rounds do; whole runs don't mind.
+all pairs, one after the other. Nothing else should run while the rounds do; whole runs don't mind, nor how many threads they have.
 
-What has been measured isn't measured again on the same machine with the same settings and code: a run that was killed goes on with the next (--work).
+What has been measured isn't measured again with the same settings and code, speed on the same machine: a run that was killed goes on with the next (--work).
 
 The peer leaves out pairs with more than LENGTH tokens, of learning and of evaluation; Truing takes their last LENGTH. Its script counts them as learned, which
 flatters its speed: `peer_keeps` says how many it learned from. `accuracy_within` is ours on the test pairs that the peer keeps, to stand beside its accuracy.
@@ -58,6 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "linear": {"head": "linear"},
     "linear, two fifths of the layers": {"head": "linear", "readings": ("last@0.4", "mean@0.4", "max@0.2", "max@0.4")},
     "linear, a third of the layers": {"head": "linear", "readings": ("last@0.33", "mean@0.33", "max@0.2", "max@0.33")},
+    "linear, a fifth of the layers": {"head": "linear", "readings": ("last@0.2", "mean@0.2", "max@0.1", "max@0.2")},
     "linear, readings chosen": {"head": "linear", "readings": "choose"},
     "mlp": {"head": "mlp"},
     "full": {"head": "full", "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
@@ -206,16 +207,16 @@ class Peer:
         self.trials = [self._run("trial", arguments.peer_speed_pairs // 2, 16, bf16) for bf16 in (False, True)]
         self.bf16 = bool(max(self.trials, key=lambda row: float(row["pairs_per_second"]))["bf16"])
 
-    def run(self, pairs: int, tests: int, name: str = "whole") -> dict[str, Any]:
+    def run(self, pairs: int, tests: int, part: str = "") -> dict[str, Any]:
         """A training in its faster number type."""
-        return self._run(name, pairs, tests, self.bf16)
+        return self._run(part, pairs, tests, self.bf16)
 
-    def _run(self, name: str, pairs: int, tests: int, bf16: bool) -> dict[str, Any]:
+    def _run(self, part: str, pairs: int, tests: int, bf16: bool) -> dict[str, Any]:
         command = [
             self.arguments.peer, self.arguments.peer_script, "--model", resolve("smollm2-135m"), "--train", f"{self.scratch}/train.jsonl",
             "--test", f"{self.scratch}/test.jsonl", "--pairs", str(pairs), "--test-pairs", str(tests), "--max-length", str(LENGTH), *(["--bf16"] * bf16),
         ]  # fmt: skip
-        return kept(self.arguments, f"peer {name} {'bf16' if bf16 else 'fp32'} {pairs} {tests}", command)
+        return kept(self.arguments, f"peer {'bf16' if bf16 else 'fp32'} {pairs} {tests}", command, part)
 
 
 def one_round(arguments: argparse.Namespace, number: int, other: Peer | None) -> dict[str, float]:
@@ -234,8 +235,8 @@ def compared(heads: dict[str, dict[str, Any]], whole: dict[str, Any] | None, rou
     """The adapter's figures at the top, the others under their names, each beside the peer's."""
     for name, row in heads.items():
         rate = statistics.median(one[name] for one in rounds)
-        row["whole_pairs_per_second"] = row["pairs_per_second"]
-        row["pairs_per_second"] = round(row["pairs"] / (row["pairs"] / rate + row["fit_seconds"]), 3)
+        row["seconds"] = round(row["pairs"] / rate + row["fit_seconds"], 1)
+        row["pairs_per_second"] = round(row["pairs"] / row["seconds"], 3)
         if whole is not None:
             its = statistics.median(one["peer"] for one in rounds)
             row |= {"peer_pairs_per_second": its, "peer_accuracy": whole["accuracy"], "peer_peak_gb": whole["peak_gb"]}
@@ -255,7 +256,8 @@ def kept(arguments: argparse.Namespace, name: str, command: Sequence[str], part:
     ours = [file for room in ("models", "reward") for file in sorted((Path(truing.__file__).parent / room).rglob("*.py"))]
     code = content_id(ARMS.get(name), [file.read_text() for file in (ours if name in ARMS else [Path(arguments.peer_script)])])
     rows = hashlib.sha256(arguments.file.read_bytes()).hexdigest()
-    file = arguments.work / f"{content_id(name, part, rows, arguments.pairs, arguments.test, arguments.dtype, machine(), code)}.json"
+    place = machine() if part else ""
+    file = arguments.work / f"{content_id(name, part, rows, arguments.pairs, arguments.test, arguments.dtype, place, code)}.json"
     if not file.exists():
         finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         said = json.loads(finished.stdout.strip().splitlines()[-1])
