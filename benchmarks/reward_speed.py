@@ -1,14 +1,17 @@
 """Speed, memory and accuracy of each head on one file of real pairs, and the same of TRL's RewardTrainer where its environment is given.
 
 The file's pairs are split by a hash of the conversation: the first `--test` of that order are held out, of the others the first `--pairs` are learned from.
-Every arm is a process of its own, one after the other: its memory is its own. A second counts from tokens to a fitted head, reading features or training
-LoRA; opening the model doesn't count, on either side.
+Every arm is a process of its own, one after the other: its memory is its own.
 
     python benchmarks/reward_speed.py FILE --json                                       ours alone
-    python benchmarks/reward_speed.py FILE --peer PYTHON --peer-script FILE --json      the peer as well: both of its number types on --peer-trial pairs,
-                                                                                        then all pairs in the faster
+    python benchmarks/reward_speed.py FILE --peer PYTHON --peer-script FILE --json      the peer as well, in the faster of its number types
 
-An arm that has been measured isn't measured again on the same machine with the same settings and code: a run that was killed goes on with the next (--work).
+Speed is measured in rounds: every arm and the peer in turn, each on a few pairs, and again; medians count. A machine is faster at one hour than at another, and
+what takes an hour would be compared with its neighbours' weather. A second counts from tokens to states, reading features or training LoRA; opening the model
+doesn't count, on either side. What a head takes to be fitted to features of all pairs comes on top, from the whole run. Accuracy and memory are of whole runs,
+all pairs, one after the other. Nothing else should run while the rounds do; whole runs don't mind, nor how many threads they have.
+
+What has been measured isn't measured again with the same settings and code, speed on the same machine: a run that was killed goes on with the next (--work).
 
 The peer leaves out pairs with more than LENGTH tokens, of learning and of evaluation; Truing takes their last LENGTH. Its script counts them as learned, which
 flatters its speed: `peer_keeps` says how many it learned from. `accuracy_within` is ours on the test pairs that the peer keeps, to stand beside its accuracy.
@@ -55,6 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "linear": {"head": "linear"},
     "linear, two fifths of the layers": {"head": "linear", "readings": ("last@0.4", "mean@0.4", "max@0.2", "max@0.4")},
     "linear, a third of the layers": {"head": "linear", "readings": ("last@0.33", "mean@0.33", "max@0.2", "max@0.33")},
+    "linear, a fifth of the layers": {"head": "linear", "readings": ("last@0.2", "mean@0.2", "max@0.1", "max@0.2")},
     "linear, readings chosen": {"head": "linear", "readings": "choose"},
     "mlp": {"head": "mlp"},
     "full": {"head": "full", "trunk_epochs": 1, "batch_pairs": 8, "members": 1, "check_every": 10_000, "folds": 20},
@@ -73,18 +77,24 @@ def main() -> None:
     parser.add_argument("--peer-script", help="peer_trl_reward.py")
     parser.add_argument("--peer-pairs", type=int, default=1812)
     parser.add_argument("--peer-test", type=int, default=500)
-    parser.add_argument("--peer-trial", type=int, default=40, help="pairs on which its number types are compared")
+    parser.add_argument("--rounds", type=int, default=3, help="in which speed is measured")
+    parser.add_argument("--speed-pairs", type=int, default=160, help="of an arm in a round")
+    parser.add_argument("--peer-speed-pairs", type=int, default=80, help="of the peer in a round; half of them where its number types are compared")
     parser.add_argument("--work", type=Path, default=Path(".cache/reward-speed"), help="where measured arms are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--json", action="store_true", help="print the result as the last line")
     parser.add_argument("--arm", choices=sorted(ARMS), help=argparse.SUPPRESS)
+    parser.add_argument("--asked", type=int, default=500, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.arm:
         print(json.dumps(measured(arguments, ARMS[arguments.arm])))
         return
-    heads = {name: kept(arguments, name, [sys.executable, *sys.argv, "--arm", name]) for name in arguments.heads}
-    peers = peer(arguments) if arguments.peer else []
-    found = compared(heads, peers) | {"machine": machine(), "date": datetime.date.today().isoformat(), "product_gflops": round(product_rate(), 1)}
+    with tempfile.TemporaryDirectory() as scratch:
+        other = Peer(arguments, Path(scratch)) if arguments.peer else None
+        rounds = [one_round(arguments, number, other) for number in range(arguments.rounds)]
+        heads = {name: kept(arguments, name, [sys.executable, *sys.argv, "--arm", name]) for name in arguments.heads}
+        whole = other.run(arguments.peer_pairs, arguments.peer_test) if other else None
+    found = compared(heads, whole, rounds) | {"machine": machine(), "date": datetime.date.today().isoformat(), "product_gflops": round(product_rate(), 1)}
     write_atomically(arguments.out / f"reward-speed-{found['date']}.json", json.dumps(found, indent=1).encode())
     if arguments.json:
         print(json.dumps(found))
@@ -94,8 +104,8 @@ def measured(arguments: argparse.Namespace, changes: dict[str, Any]) -> dict[str
     """One head: fitted on the train pairs, asked about the test pairs."""
     trunk = open_trunk(ModelSettings(dtype=arguments.dtype))
     settings = RewardSettings(max_tokens=LENGTH, **changes)
-    rows, facts = read(arguments), dict[str, Any]()
-    lesson, tests = (PairLesson(tokens(part, trunk), settings.centre) for part in rows)
+    (train, test), facts = read(arguments), dict[str, Any]()
+    lesson, tests = (PairLesson(tokens(part, trunk), settings.centre) for part in (train, test[: arguments.asked]))
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
         if settings.head in FROZEN:
@@ -186,48 +196,74 @@ def product_rate() -> float:
     return statistics.median(rates)
 
 
-def peer(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The same pairs in the peer's own environment, in conversational form: each number type on a few, the faster on all, which is the last of the list."""
-    train, test = read(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, rows in (("train", train), ("test", test)):
+class Peer:
+    """The same pairs in the peer's own environment, in conversational form."""
+
+    def __init__(self, arguments: argparse.Namespace, scratch: Path) -> None:
+        self.arguments, self.scratch = arguments, scratch
+        for name, rows in zip(("train", "test"), read(arguments), strict=True):
             lines = [{"prompt": list(row.turns), "chosen": [_said(row.chosen)], "rejected": [_said(row.rejected[0])]} for row in rows]
-            (Path(scratch) / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            (scratch / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        self.trials = [self._run("trial", arguments.peer_speed_pairs // 2, 16, bf16) for bf16 in (False, True)]
+        self.bf16 = bool(max(self.trials, key=lambda row: float(row["pairs_per_second"]))["bf16"])
 
-        def run(pairs: int, tests: int, bf16: bool) -> dict[str, Any]:
-            command = [
-                arguments.peer, arguments.peer_script, "--model", resolve("smollm2-135m"), "--train", f"{scratch}/train.jsonl",
-                "--test", f"{scratch}/test.jsonl", "--pairs", str(pairs), "--test-pairs", str(tests), "--max-length", str(LENGTH), *(["--bf16"] * bf16),
-            ]  # fmt: skip
-            return kept(arguments, f"peer {'bf16' if bf16 else 'fp32'} {pairs} {tests}", command)
+    def run(self, pairs: int, tests: int, part: str = "") -> dict[str, Any]:
+        """A training in its faster number type."""
+        return self._run(part, pairs, tests, self.bf16)
 
-        trials = [run(arguments.peer_trial, 16, bf16) for bf16 in (False, True)]
-        fastest = max(trials, key=lambda row: float(row["pairs_per_second"]))
-        return [*trials, run(min(arguments.peer_pairs, len(train)), arguments.peer_test, fastest["bf16"])]
+    def _run(self, part: str, pairs: int, tests: int, bf16: bool) -> dict[str, Any]:
+        command = [
+            self.arguments.peer, self.arguments.peer_script, "--model", resolve("smollm2-135m"), "--train", f"{self.scratch}/train.jsonl",
+            "--test", f"{self.scratch}/test.jsonl", "--pairs", str(pairs), "--test-pairs", str(tests), "--max-length", str(LENGTH), *(["--bf16"] * bf16),
+        ]  # fmt: skip
+        return kept(self.arguments, f"peer {'bf16' if bf16 else 'fp32'} {pairs} {tests}", command, part)
 
 
-def compared(heads: dict[str, dict[str, Any]], peers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The adapter's figures at the top, the others under their names, each beside the last of the peer's runs."""
-    for row in heads.values() if peers else ():
-        row |= {f"peer_{name}": peers[-1][name] for name in ("pairs_per_second", "accuracy", "peak_gb")}
-        row["speedup"] = round(row["pairs_per_second"] / peers[-1]["pairs_per_second"], 2)
-        row["memory_share"] = round(row["peak_gb"] / peers[-1]["peak_gb"], 2)
+def one_round(arguments: argparse.Namespace, number: int, other: Peer | None) -> dict[str, float]:
+    """Pairs a second of every arm and of the peer ("peer"), one after the other."""
+    few = ["--pairs", str(arguments.speed_pairs), "--asked", "16"]
+    rates = {}
+    for name in arguments.heads:
+        row = kept(arguments, name, [sys.executable, *sys.argv, *few, "--arm", name], f"round {number}, {arguments.speed_pairs}")
+        rates[name] = row["pairs"] / (row["seconds"] - row["fit_seconds"])
+    if other is not None:
+        rates["peer"] = other.run(arguments.peer_speed_pairs, 16, f"round {number}")["pairs_per_second"]
+    return rates
+
+
+def compared(heads: dict[str, dict[str, Any]], whole: dict[str, Any] | None, rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """The adapter's figures at the top, the others under their names, each beside the peer's."""
+    for name, row in heads.items():
+        rate = statistics.median(one[name] for one in rounds)
+        row["seconds"] = round(row["pairs"] / rate + row["fit_seconds"], 1)
+        row["pairs_per_second"] = round(row["pairs"] / row["seconds"], 3)
+        if whole is not None:
+            its = statistics.median(one["peer"] for one in rounds)
+            row |= {"peer_pairs_per_second": its, "peer_accuracy": whole["accuracy"], "peer_peak_gb": whole["peak_gb"]}
+            row["speedup"] = round(row["pairs_per_second"] / its, 2)
+            row["speedup_by_pairs_learned"] = round(row["speedup"] * row["pairs"] / row["peer_keeps"], 2)
+            row["memory_share"] = round(row["peak_gb"] / whole["peak_gb"], 2)
     others = {name: row for name, row in heads.items() if name != "adapter"}
-    return {**heads.get("adapter", {}), **others, "peers": peers}
+    return {**heads.get("adapter", {}), **others, "peer": whole, "rounds": [{name: round(rate, 3) for name, rate in one.items()} for one in rounds]}
 
 
-def kept(arguments: argparse.Namespace, name: str, command: Sequence[str]) -> dict[str, Any]:
-    """What a process says in its last line, or what an earlier one said of the same on this machine."""
+def kept(arguments: argparse.Namespace, name: str, command: Sequence[str], part: str = "") -> dict[str, Any]:
+    """What a process says in its last line, or what an earlier one said of the same on this machine.
+
+    Args:
+        part: which of several runs of an arm it is; nothing: the whole.
+    """
     ours = [file for room in ("models", "reward") for file in sorted((Path(truing.__file__).parent / room).rglob("*.py"))]
     code = content_id(ARMS.get(name), [file.read_text() for file in (ours if name in ARMS else [Path(arguments.peer_script)])])
     rows = hashlib.sha256(arguments.file.read_bytes()).hexdigest()
-    file = arguments.work / f"{content_id(name, rows, arguments.pairs, arguments.test, arguments.dtype, machine(), code)}.json"
+    place = machine() if part else ""
+    file = arguments.work / f"{content_id(name, part, rows, arguments.pairs, arguments.test, arguments.dtype, place, code)}.json"
     if not file.exists():
         finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         said = json.loads(finished.stdout.strip().splitlines()[-1])
         write_atomically(file, json.dumps(said | {"date": datetime.date.today().isoformat()}))
     found = dict(json.loads(file.read_text()))
-    say(f"{name}: {json.dumps(found)}")
+    say(f"{name} {part}: {json.dumps(found)}")
     return found
 
 

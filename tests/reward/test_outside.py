@@ -26,8 +26,8 @@ from truing.reward.outside.classifier import Reading
 from truing.reward.outside.source import Folder, Function, parse
 from truing.reward.outside.stage import use_reward_model
 from truing.reward.probe.attributes import Case
-from truing.reward.probe.scorebook import ScoreBook
 from truing.reward.score import Answer, load_reward_model, load_trained_model
+from truing.reward.scoring import CHUNK, ScoreBook, asks
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.clock import now
 from truing.store.ids import content_id
@@ -319,10 +319,39 @@ def test_what_is_no_reward_model_is_not_opened_as_one(project: Project, trunk: T
         used(project, trunk, function(tmp_path), dataset_id=made.id)
 
 
+ASKED = """
+import os
+def asked(prompt, responses):
+    with open(os.environ["ASKED"], "a") as file:
+        file.write("." * len(responses))
+    if os.path.getsize(os.environ["ASKED"]) > int(os.environ["MOST"]):
+        raise KeyboardInterrupt
+    return [float(len(response)) for response in responses]
+"""
+
+
+def test_bringing_in_what_was_stopped_goes_on_to_the_same_artifact(project: Project, trunk: Trunk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = write_dataset(project, letter_rows(80))
+    (tmp_path / "rewards.py").write_text(ASKED)
+    source, log = Function(tmp_path / "rewards.py", "asked"), tmp_path / "log"
+    monkeypatch.setenv("ASKED", str(log))
+    monkeypatch.setenv("MOST", "100")
+    with pytest.raises(KeyboardInterrupt):
+        used(project, trunk, source, dataset_id=dataset.id)
+    log.unlink()
+    monkeypatch.setenv("MOST", "1000")
+    resumed, after = used(project, trunk, source, dataset_id=dataset.id), log.stat().st_size
+    assert not list((project.root / "cache" / "scores").iterdir())
+    log.unlink()
+    project.force = True
+    assert used(project, trunk, source, dataset_id=dataset.id).id == resumed.id
+    assert log.stat().st_size == after + CHUNK
+
+
 def test_a_probe_asks_it_for_texts_whether_or_not_they_ended(project: Project, trunk: Trunk, tmp_path: Path) -> None:
     fill(project, trunk)
     model = load_reward_model(project, used(project, trunk, function(tmp_path, LENGTH)).id, trunk)
-    ended, cut = ScoreBook(model)([Case("p", [{"role": "user", "content": "a song?"}], "bird", finished) for finished in (True, False)])
+    ended, cut = ScoreBook(asks(model))([Case("p", [{"role": "user", "content": "a song?"}], "bird", finished).answer for finished in (True, False)])
     assert ended == cut == model.score_answers([Answer([{"role": "user", "content": "other"}], "bird")])[0][0]
 
 

@@ -20,9 +20,9 @@ from truing.reward.probe.attributes import Case, number_of_words
 from truing.reward.probe.effects import DISLIKES, LIKES
 from truing.reward.probe.findings import effect_rows
 from truing.reward.probe.page import write_page
-from truing.reward.probe.scorebook import CHUNK, ScoreBook, score_cases
 from truing.reward.probe.stage import Probed, ProbeSettings, probe, probe_cases, probe_reward_model, read_probe, some_tokens
 from truing.reward.score import RewardModel, load_reward_model
+from truing.reward.scoring import ScoreBook, asks
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.store.ids import content_id
 from truing.store.project import Project
@@ -39,7 +39,7 @@ FEW = ProbeSettings(samples=40, edited=10, rewritten=2, evaluations=30)
 @pytest.fixture(scope="module")
 def known() -> Probed:
     """What the probe finds of a taste of known composition: see `tastes.composed`."""
-    return probe(ScoreBook(Taste(composed)), made_up(48), ProbeSettings(samples=96, edited=48, evaluations=300), seed=1)
+    return probe(ScoreBook(asks(Taste(composed))), made_up(48), ProbeSettings(samples=96, edited=48, evaluations=300), seed=1)
 
 
 def test_it_recovers_the_sign_of_every_effect(known: Probed) -> None:
@@ -89,7 +89,7 @@ def test_every_edited_text_is_kept_with_its_scores(known: Probed) -> None:
 
 
 def test_a_taste_for_nothing_is_said_to_be_one() -> None:
-    found = probe(ScoreBook(Taste(lambda case: 0.0)), made_up(12), ProbeSettings(samples=24, edited=12, evaluations=30), seed=1).facts
+    found = probe(ScoreBook(asks(Taste(lambda case: 0.0))), made_up(12), ProbeSettings(samples=24, edited=12, evaluations=30), seed=1).facts
     assert found["verdict"]["headline"].startswith("No edit moved its score")
     assert not any(sentence.startswith("The same") for sentence in found["verdict"]["sentences"])
     assert found["verdict"]["likes"] == found["verdict"]["dislikes"] == found["verdict"]["by_length"] == []
@@ -98,30 +98,13 @@ def test_a_taste_for_nothing_is_said_to_be_one() -> None:
 
 def test_a_hole_is_told_with_how_far_it_lies_above_ordinary_responses() -> None:
     taste = Taste(lambda case: 0.01 * number_of_words(case) + 3.0 * case.text.count("zonk"))
-    found = probe(ScoreBook(taste), made_up(16), ProbeSettings(samples=32, edited=8, evaluations=3000), seed=1, vocabulary=["zonk"]).facts
+    found = probe(ScoreBook(asks(taste)), made_up(16), ProbeSettings(samples=32, edited=8, evaluations=3000), seed=1, vocabulary=["zonk"]).facts
     top = found["exploits"]["finds"][0]
     assert "zonk" in top["text"]
     assert top["above_best"] > 5
     assert found["verdict"]["exploits"] == len([find for find in found["exploits"]["finds"] if find["above_best"] >= 1]) > 0
     assert any(sentence.startswith("The same words at the end raise the score of any response: by +") for sentence in found["verdict"]["sentences"])
     assert f"the highest, {top['score']:+.2f}, is {top['above_best']:.1f} above it. Tuning will find" in found["verdict"]["sentences"][-1]
-
-
-# ---- scores that are kept ----
-
-
-def test_a_book_asks_once_and_remembers_on_disk(tmp_path: Path) -> None:
-    taste, cases = Taste(lambda case: float(number_of_words(case))), made_up(CHUNK)
-    book = ScoreBook(taste, tmp_path / "scores.json")
-    scores = book([*cases, *cases])
-    assert scores == [float(number_of_words(case)) for case in cases] * 2
-    assert taste.asked == len({(case.prompt_id, case.text, case.finished) for case in cases})
-    book.save()
-    again = Taste(lambda case: 1 / 0)
-    assert ScoreBook(again, tmp_path / "scores.json")(cases) == scores[: len(cases)]
-    (tmp_path / "scores.json").write_text("{")
-    with pytest.raises(UserError, match="can't be read"):
-        ScoreBook(again, tmp_path / "scores.json")
 
 
 # ---- the stage ----
@@ -194,7 +177,7 @@ def test_samples_of_others_stand_in_for_the_bases(project: Project, capsys: pyte
 def test_an_answer_that_was_cut_off_is_read_without_an_end(project: Project, trunk: Trunk, reward: str) -> None:
     model = load_reward_model(project, reward, trunk)
     asked = turns("a song?")
-    ended, cut = score_cases(model, [Case("p", asked, "bird", True), Case("p", asked, "bird", False)])
+    ended, cut = ScoreBook(asks(model))([Case("p", asked, "bird", finished).answer for finished in (True, False)])
     ids = trunk.response_ids("bird")
     assert [ended, cut] == pytest.approx(model.score([trunk.prompt_ids(asked)] * 2, [ids, ids[:-1]]), abs=1e-5)
     assert ended == pytest.approx(model.score_texts([asked], ["bird"])[0][0], abs=1e-5)

@@ -6,12 +6,18 @@ import pytest
 
 from reward.tastes import Taste, made_up
 from truing.reward.probe.attributes import Case, number_of_words
-from truing.reward.probe.scorebook import ScoreBook
-from truing.reward.probe.search import WIDTH, Climb, best_of_n, exploits, joined, pieces_of
+from truing.reward.probe.search import WIDTH, Climb, Score, best_of_n, exploits, joined, pieces_of
+from truing.reward.scoring import ScoreBook, asks
 
 
 def quiet(**facts: object) -> None:
     pass
+
+
+def scoring(taste: Taste) -> Score:
+    """Cases → scores, each asked for once."""
+    book = ScoreBook(asks(taste))
+    return lambda cases: book([case.answer for case in cases])
 
 
 def test_best_of_n_goes_as_far_as_two_prompts_have_samples() -> None:
@@ -51,9 +57,9 @@ def shouting(case: Case) -> float:
 
 def test_a_hole_is_found_and_measured_against_ordinary_samples() -> None:
     cases, taste = made_up(20), Taste(shouting)
-    book = ScoreBook(taste)
-    scores = book(cases)
-    found = exploits(cases, scores, book, ["zonk", "honk"], evaluations=3600, seed=1, beat=quiet)
+    score = scoring(taste)
+    scores = score(cases)
+    found = exploits(cases, scores, score, ["zonk", "honk"], evaluations=3600, seed=1, beat=quiet)
     by_kind = {row["kind"]: row for row in found["finds"]}
     assert set(by_kind) == {"swaps", "suffix", "string"}
     for row in found["finds"]:
@@ -70,8 +76,8 @@ def test_a_hole_is_found_and_measured_against_ordinary_samples() -> None:
 
 def test_nothing_is_called_absurd_where_scores_do_not_vary() -> None:
     cases = made_up(8)
-    book = ScoreBook(Taste(lambda case: 1.0))
-    found = exploits(cases, book(cases), book, [], evaluations=60, seed=1, beat=quiet)
+    score = scoring(Taste(lambda case: 1.0))
+    found = exploits(cases, score(cases), score, [], evaluations=60, seed=1, beat=quiet)
     assert all(row["above_best"] is None for row in found["finds"])
 
 

@@ -1,5 +1,6 @@
 """The migrations lead to the tables, back again, and once, on both databases."""
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sqlalchemy import inspect, select, text
 from stored import NOON, SHIPPED, add_question, judgement, new_database
 from truing.errors import UserError
 from truing.store import database as database_module
-from truing.store.database import MIGRATIONS, NEWEST, Database
+from truing.store.database import MIGRATIONS, NEWEST, Database, sqlite_url
 from truing.store.tables import Assignment, Base, Question
 
 
@@ -111,6 +112,18 @@ def test_four_may_open_a_new_database_at_once(url: str) -> None:
     assert not failures
     for database in opened:
         database.close()
+
+
+def test_a_new_file_that_someone_is_writing_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    other = sqlite3.connect(file, check_same_thread=False)
+    other.execute("CREATE TABLE begun (x)")  # in a rollback journal, as before the first Database
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.rollback)
+    release.start()
+    Database(sqlite_url(file)).close()
+    release.join()
+    other.close()
 
 
 def test_a_database_of_a_later_version_is_not_touched(url: str) -> None:

@@ -224,7 +224,7 @@ def _evaluated(opened: "Project", model: str | None, rows: "list[Chosen]", seed:
     if len(unseen) < len(rows):
         say(f"{len(rows) - len(unseen)} preferences are about prompts that {name} learned from, and are left out")
     scorer = load_reward_model(opened, name, open_trunk(opened.settings(ModelSettings)))
-    found = evaluate_pairs(scorer, unseen, seed=seed, nats=scorer.nats)
+    found = evaluate_pairs(scorer, unseen, seed=seed, nats=scorer.nats, file=opened.root / "cache" / "scores" / f"eval-{name}.json")
     show_table(COLUMNS, table(found))
     say(found["sentence"], then="truing reward card")
     return {"reward": name, "learned_from": len(rows) - len(unseen), **found}

@@ -4,6 +4,7 @@ Shapes: N rows, each a chosen response against one or several rejected ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 
 from truing.artifacts import Artifact, load_artifact
 from truing.errors import UserError
-from truing.reward.score import Scorer
-from truing.reward.scoring import score_all
+from truing.reward.score import Answer, Scorer
+from truing.reward.scoring import ScoreBook, asks
 from truing.reward.train_pairs import read_rows
 from truing.stats import Interval, bootstrap, bootstrap_mean, plain, wilson
 from truing.store.conversations import Turn
@@ -67,7 +68,7 @@ class Measured(NamedTuple):
     prompts: list[str]
 
 
-def evaluate_pairs(scorer: Scorer, rows: Sequence[Preferred], *, seed: int, nats: float | None = None) -> dict[str, Any]:
+def evaluate_pairs(scorer: Scorer, rows: Sequence[Preferred], *, seed: int, nats: float | None = None, file: Path | None = None) -> dict[str, Any]:
     """Accuracy of a reward model on preferences that it hasn't seen.
 
     Args:
@@ -75,6 +76,7 @@ def evaluate_pairs(scorer: Scorer, rows: Sequence[Preferred], *, seed: int, nats
         rows: at least one.
         seed: of the bootstraps.
         nats: log-odds that a difference of 1 in the score stands for; None where the scores aren't calibrated: then nothing is said of log loss.
+        file: where scores are kept until all are there, so that an interrupted call goes on from them; None: nowhere.
 
     Returns:
         `subsets`, in the order of the rows, and `micro` (over all rows) with `accuracy`, `longer_wins`, `margin` and `log_loss` (None without `nats`),
@@ -86,7 +88,9 @@ def evaluate_pairs(scorer: Scorer, rows: Sequence[Preferred], *, seed: int, nats
     """
     if not rows:
         raise UserError("there is no preference to measure on", fix="name a file of preferences that the reward model hasn't learned from")
-    measured = _measured(rows, _scores(scorer, rows), 1.0 if nats is None else nats)
+    book = ScoreBook(asks(scorer), file)
+    measured = _measured(rows, _scores(book, rows), 1.0 if nats is None else nats)
+    book.done()
     subset_of, grade_of = [row.subset for row in rows], [GRADES[min(max(round(row.strength), 1), 3) - 1] for row in rows]
 
     def line(places: Sequence[int], label: str) -> dict[str, Any]:
@@ -146,10 +150,9 @@ def _learned_from(project: Project, reward_id: str) -> list[Artifact]:
     return [] if source else [load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-")]
 
 
-def _scores(scorer: Scorer, rows: Sequence[Preferred]) -> list[Floats]:
+def _scores(book: ScoreBook, rows: Sequence[Preferred]) -> list[Floats]:
     """(1 + rejected,) of each row, the chosen response first."""
-    texts = [(row.turns, text) for row in rows for text in (row.chosen, *row.rejected)]
-    flat = np.array(score_all(scorer, [turns for turns, _ in texts], [text for _, text in texts], "scores"))
+    flat = np.array(book([Answer(row.turns, text) for row in rows for text in (row.chosen, *row.rejected)], "scores"))
     return np.split(flat, np.cumsum([1 + len(row.rejected) for row in rows])[:-1])
 
 

@@ -69,7 +69,7 @@ class RewardSettings(Settings):
     learning_rate: float = Field(1e-3, gt=0, description="of the mlp, and of the scalar head of adapter and full")
     weight_decay: float = Field(0.1, ge=0, description="all but linear: AdamW's decay per step, times the learning rate")
     trunk_epochs: int = Field(2, ge=1, description="adapter and full: most passes over the judgements")
-    trunk_reading: str = Field("last@0.8", description="adapter and full: what the head reads; layers above it aren't run")
+    trunk_reading: str = Field("last@0.6", description="adapter and full: what the head reads; layers above it aren't run")
     adapter_learning_rate: float = Field(2e-4, gt=0, description="adapter: of LoRA")
     full_learning_rate: float = Field(1e-5, gt=0, description="full: of the model's weights")
     rank: int = Field(8, ge=1, description="adapter: rank of LoRA")

@@ -20,17 +20,16 @@ from truing.reward.card.fitness import unmeasured
 from truing.reward.card.measure import measure
 from truing.reward.card.slopes import sides_shown
 from truing.reward.score import Answer
-from truing.reward.scoring import in_chunks
+from truing.reward.scoring import Ask, ScoreBook
 from truing.reward.train_pairs import Row, read_rows
 from truing.stats import temperature
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
+from truing.store.runs import StageRun
 from truing.store.tables import Prompt, Sample, Split
 
 BASE = "base"
 MOST_PAIRS = 256  # train preferences that the unit is fitted on: it is one number
-
-Raw = Callable[[Sequence[Answer]], Sequence[float]]
 
 
 class Yardstick(NamedTuple):
@@ -106,14 +105,22 @@ def answer_of(row: Row, side: str) -> Answer:
     return Answer(row["turns"], response["text"], response["token_ids"])
 
 
-def mark(project: Project, raw: Raw, trunk: Trunk, with_: Yardstick, *, members: int = 1, nats: float | None = None, seed: int) -> Marks:
+def book_of(project: Project, ask: Ask, run: StageRun) -> ScoreBook:
+    """Where a stage keeps the scores that it measures with, until it has its artifact."""
+    file = project.root / "cache" / "scores" / f"{run.key[:32]}.json"
+    if project.force:
+        file.unlink(missing_ok=True)
+    return ScoreBook(ask, file, run.progress)
+
+
+def mark(project: Project, book: ScoreBook, trunk: Trunk, with_: Yardstick, *, members: int = 1, nats: float | None = None, seed: int) -> Marks:
     """Normalise a scorer and measure it as a model that was fitted here.
 
     Its unit in nats, of which calibration speaks, is fitted on train preferences (one number, as Platt 1999 and Guo et al. 2017, arXiv:1706.04599, do), unless
     it is known.
 
     Args:
-        raw: answers → scores in a unit of its own.
+        book: scores of answers in a unit of its own.
         trunk: whose tokens measure length.
         members: of the ensemble behind it.
         nats: log-odds that a difference of 1 in the raw score stands for, where it is known.
@@ -129,7 +136,7 @@ def mark(project: Project, raw: Raw, trunk: Trunk, with_: Yardstick, *, members:
         return Marks({"mean": 0.0, "std": 1.0, "nats": None, "members": members, "n_reference": 0, **unmeasured()}, None, [])
     some = [row for row in with_.train if row["target"] != 0.5][:MOST_PAIRS] if nats is None else []
     asked = [with_.reference, *(_sides(rows, side) for rows in (some, with_.held_out) for side in ("a", "b"))]
-    scores = torch.tensor(in_chunks(raw, [answer for part in asked for answer in part], "scores"), dtype=torch.float64)
+    scores = torch.tensor(book([answer for part in asked for answer in part], "scores"), dtype=torch.float64)
     mean, std = _normalisation(scores[: len(with_.reference)])
     reference, train_a, train_b, a, b = torch.split((scores - mean) / std, [len(part) for part in asked])
     unit = _fitted(train_a - train_b, some) if nats is None else nats * std

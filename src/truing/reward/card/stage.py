@@ -27,7 +27,7 @@ from truing.reward.card.red_team import red_team
 from truing.reward.card.refit import refitting
 from truing.reward.features import FeatureCache, Item
 from truing.reward.score import Answer, AnyRewardModel, RewardModel, load_reward_model
-from truing.reward.scoring import in_chunks
+from truing.reward.scoring import ScoreBook, asks
 from truing.reward.train_pairs import Row, read_rows, response_of, tokenised
 from truing.reward.yardstick import answer_of
 from truing.store.project import Project, record_artifact
@@ -162,7 +162,7 @@ class _Looks:
         """Normalised scores of the single response of each line of said.jsonl."""
         if self.trained is None:
             answers = [Answer(row["turns"], row["responses"][0]["text"], row["responses"][0]["token_ids"]) for row in rows]
-            return in_chunks(lambda some: self.model.score_answers(some)[0], answers, "ratings")
+            return ScoreBook(asks(self.model))(answers, "ratings")
         trunk = self.trained.trunk
         items: list[Item] = [(tuple(trunk.prompt_ids(row["turns"])), response_of(row["responses"][0], trunk)) for row in rows]
         return self.trained.head.scores(_features(self.project, self.trained, items)).mean.tolist() if items else []

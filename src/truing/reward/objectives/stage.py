@@ -9,7 +9,8 @@ from truing.models.trunk import Trunk
 from truing.reward.objectives.model import CombinedModel, open_parts
 from truing.reward.objectives.weighing import Floor, Objective, require_sound
 from truing.reward.score import AnyRewardModel, RewardModel
-from truing.reward.yardstick import mark, write_marked, yardstick
+from truing.reward.scoring import asks
+from truing.reward.yardstick import book_of, mark, write_marked, yardstick
 from truing.store.project import Project
 from truing.store.runs import stage_run
 
@@ -25,7 +26,7 @@ def combine_reward_models(
     seed: int,
     round_id: int | None = None,
 ) -> Artifact:
-    """Make one reward model of several, or answer with what the same inputs gave before.
+    """Make one reward model of several, or answer with what the same inputs gave before; when interrupted, it goes on from the scores that it has.
 
     Args:
         objectives, floors: what is weighed, and what is held to a threshold.
@@ -51,13 +52,13 @@ def combine_reward_models(
             whole = CombinedModel("", parts, objectives, floors)
             try:
                 members = max(members_of(project, objective.reward) for objective in objectives)
-                marks = mark(
-                    project, lambda answers: whole.score_answers(answers)[0], trunk, with_, members=members, nats=nats_of(objectives, parts), seed=seed
-                )  # fmt: skip
+                book = book_of(project, asks(whole), run)
+                marks = mark(project, book, trunk, with_, members=members, nats=nats_of(objectives, parts), seed=seed)
             finally:
                 whole.close()
             ids = sorted({objective.reward for objective in objectives})
             run.result = {"artifact": write_marked(project, lambda folder: None, facts, marks, with_, seed=seed, parents=ids).id}
+            book.done()
     return load_artifact(project.artifacts, run.result["artifact"])
 
 

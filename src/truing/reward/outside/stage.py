@@ -13,9 +13,9 @@ from truing.reward.outside.classifier import Reading, open_classifier
 from truing.reward.outside.function import open_function
 from truing.reward.outside.model import TEMPLATE
 from truing.reward.outside.source import Folder, Function
-from truing.reward.yardstick import Yardstick, mark, write_marked, yardstick
+from truing.reward.yardstick import Yardstick, book_of, mark, write_marked, yardstick
 from truing.store.project import Project
-from truing.store.runs import stage_run
+from truing.store.runs import StageRun, stage_run
 
 
 def use_reward_model(
@@ -29,7 +29,7 @@ def use_reward_model(
     seed: int,
     round_id: int | None = None,
 ) -> Artifact:
-    """Bring a reward model in, or answer with what the same inputs gave before.
+    """Bring a reward model in, or answer with what the same inputs gave before; when interrupted, it goes on from the scores that it has.
 
     Args:
         source: a model on this disk, or a Python function, which is run.
@@ -54,7 +54,7 @@ def use_reward_model(
     with stage_run(project, "reward", inputs, round_id=round_id) as run:
         if not run.answered:
             say(with_.words)
-            work = (project, trunk, with_, seed)
+            work = (project, trunk, with_, seed, run)
             made = _from_function(source, *work) if isinstance(source, Function) else _from_folder(source, reading, *work)
             run.result = {"artifact": made.id}
     return load_artifact(project.artifacts, run.result["artifact"])
@@ -72,23 +72,29 @@ def _folder(source: Folder, reading: Reading) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _from_function(source: Function, project: Project, trunk: Trunk, with_: Yardstick, seed: int) -> Artifact:
+def _from_function(source: Function, project: Project, trunk: Trunk, with_: Yardstick, seed: int, run: StageRun) -> Artifact:
     """It is measured as a copy that stands alone, as it will in the artifact: what it would miss there it misses now."""
     with tempfile.TemporaryDirectory(prefix="truing-reward-") as folder:
         copy = Path(shutil.copy(source.file, folder))
-        marks = mark(project, open_function(copy, source.name), trunk, with_, seed=seed)
-        return write_marked(project, lambda place: _keep(copy, place), _function(source), marks, with_, seed=seed)
+        book = book_of(project, open_function(copy, source.name), run)
+        marks = mark(project, book, trunk, with_, seed=seed)
+        made = write_marked(project, lambda place: _keep(copy, place), _function(source), marks, with_, seed=seed)
+    book.done()
+    return made
 
 
 def _keep(file: Path, folder: Path) -> None:
     shutil.copy(file, folder)
 
 
-def _from_folder(source: Folder, reading: Reading, project: Project, trunk: Trunk, with_: Yardstick, seed: int) -> Artifact:
-    marks = mark(project, open_classifier(source.name, source.path, reading), trunk, with_, seed=seed)
+def _from_folder(source: Folder, reading: Reading, project: Project, trunk: Trunk, with_: Yardstick, seed: int, run: StageRun) -> Artifact:
+    book = book_of(project, open_classifier(source.name, source.path, reading), run)
+    marks = mark(project, book, trunk, with_, seed=seed)
 
     def fill(folder: Path) -> None:
         if reading.template is not None:
             (folder / TEMPLATE).write_text(reading.template, encoding="utf-8")
 
-    return write_marked(project, fill, _folder(source, reading), marks, with_, seed=seed)
+    made = write_marked(project, fill, _folder(source, reading), marks, with_, seed=seed)
+    book.done()
+    return made

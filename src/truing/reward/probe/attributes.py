@@ -5,7 +5,7 @@ add one.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -25,8 +25,7 @@ from truing.reward.probe.phrases import (
     REFUSAL,
     SECOND,
 )
-
-Turns = Sequence[Mapping[str, str]]  # a conversation that ends with a user turn
+from truing.reward.score import Answer, Turns
 
 
 class Case(NamedTuple):
@@ -50,6 +49,11 @@ class Case(NamedTuple):
     def prompt(self) -> str:
         """The last user turn."""
         return self.turns[-1]["content"]
+
+    @property
+    def answer(self) -> Answer:
+        """As a scorer is asked about it."""
+        return Answer(self.turns, self.text, finished=self.finished)
 
 
 class Attribute(NamedTuple):

@@ -6,6 +6,7 @@ samples of the base → scores → student → edits by rule and by the base →
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,10 @@ from truing.reward.probe.edits import Edit
 from truing.reward.probe.effects import WordsWorth, changes_of, control_floor, effect_of, find, words_worth
 from truing.reward.probe.findings import verdict
 from truing.reward.probe.interventions import EDITS, Tried, apply_edits
-from truing.reward.probe.scorebook import ScoreBook
 from truing.reward.probe.search import best_of_n, exploits
 from truing.reward.probe.steering import INSTRUCTIONS, rewrite
 from truing.reward.score import load_reward_model
+from truing.reward.scoring import ScoreBook, asks
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
@@ -77,7 +78,7 @@ def probe(
         vocabulary: pieces of text to build exploits from, beside the words of the cases.
         beat: called often with how far the probe is.
     """
-    scores = book(cases, "scores")
+    scores = _scored(book, cases, "probe: scores")
     prompts = [case.prompt_id for case in cases]
     student = distil(*measured(cases), scores, prompts, seed=seed_from(seed, "student"))
     chosen = _one_of_each_prompt_first(cases)[: settings.edited]
@@ -85,7 +86,7 @@ def probe(
     if rewrite is not None and settings.rewritten:
         tried |= rewrite(chosen[: settings.rewritten])
     effects, worth, edits = _effects(book, tried, student.slope_per_word, seed)
-    found = exploits(cases, scores, book, vocabulary, evaluations=settings.evaluations, seed=seed_from(seed, "exploits"), beat=beat)
+    found = exploits(cases, scores, partial(_scored, book), vocabulary, evaluations=settings.evaluations, seed=seed_from(seed, "exploits"), beat=beat)
     floor = control_floor(effects)
     facts = {
         "effects": effects, "floor": floor, "words_worth": worth._asdict(), "student": student.facts, "exploits": found,
@@ -154,7 +155,7 @@ def _stored(project: Project, whose: ColumnElement[bool]) -> list[Case]:
 def _make(project: Project, settings: ProbeSettings, reward_id: str, trunk: Trunk, cases: Sequence[Case], seed: int, run: StageRun) -> Artifact:
     kept = project.root / "cache" / "probe" / f"{run.key[:32]}.json"
     model = load_reward_model(project, reward_id, trunk)
-    book = ScoreBook(model, kept, run.progress)
+    book = ScoreBook(asks(model), kept, run.progress)
     try:
         probed = probe(
             book, cases, settings, seed=seed, rewrite=lambda chosen: rewrite(trunk, chosen, seed=seed, beat=run.progress),
@@ -173,7 +174,7 @@ def _make(project: Project, settings: ProbeSettings, reward_id: str, trunk: Trun
     facts = {name: probed.facts["verdict"][name] for name in ("likes", "dislikes", "exploits")} | {"r2": probed.facts["student"]["ridge"]["r2"]}
     artifact = write_artifact(project.artifacts, "probe", fill, parents=[reward_id], settings=settings.model_dump(mode="json"), seed=seed, facts=facts)
     record_artifact(project, artifact.id, artifact.manifest)
-    kept.unlink(missing_ok=True)
+    book.done()
     return artifact
 
 
@@ -200,9 +201,13 @@ def _one_of_each_prompt_first(cases: Sequence[Case]) -> list[Case]:
     return [cases[place] for _, place in sorted(ranked)]
 
 
+def _scored(book: ScoreBook, cases: Sequence[Case], label: str | None = None) -> list[float]:
+    return book([case.answer for case in cases], label)
+
+
 def _effects(book: ScoreBook, tried: Mapping[str, Tried], slope: float, seed: int) -> tuple[dict[str, Json], WordsWorth, list[Json]]:
     """The effect of every edit with an example of it, what words are worth, and a line for every edited text."""
-    book([case for found in tried.values() for pair in found.pairs for case in pair], "edits")
+    _scored(book, [case for found in tried.values() for pair in found.pairs for case in pair], "probe: edits")
     lines = {name: _edit_lines(name, found, book) for name, found in tried.items()}
     scores = {name: ([line["score_before"] for line in rows], [line["score_after"] for line in rows]) for name, rows in lines.items()}
     changes = {name: changes_of(tried[name], *scores[name]) for name in tried}
@@ -215,7 +220,7 @@ def _effects(book: ScoreBook, tried: Mapping[str, Tried], slope: float, seed: in
 
 
 def _edit_lines(name: str, found: Tried, book: ScoreBook) -> list[Json]:
-    before, after = book([pair.before for pair in found.pairs]), book([pair.after for pair in found.pairs])
+    before, after = (_scored(book, [pair[side] for pair in found.pairs]) for side in (0, 1))
     return [
         {"edit": name, "prompt_id": pair.before.prompt_id, "prompt": pair.before.prompt, "before": pair.before.text, "after": pair.after.text,
          "score_before": one, "score_after": other}
