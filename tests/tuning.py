@@ -7,9 +7,9 @@ from typing import Any
 from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ONLINE
+from truing.policy.online import OnlineLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OnlineSettings
-from truing.policy.online import OnlineLearner
 from truing.policy.train import train_policy
 from truing.store.project import Project
 

@@ -29,8 +29,8 @@ from truing.store.project import Project, record_artifact
 from truing.store.tables import Annotator, AnnotatorKind, Judgement, Question, QuestionSample, Round, Sample, Split
 
 if TYPE_CHECKING:
-    from truing.policy.settings import OnlineSettings, TuneSettings
     from truing.models.trunk import Trunk
+    from truing.policy.settings import OnlineSettings, TuneSettings
     from truing.reward.outside.classifier import Reading
     from truing.reward.score import AnyRewardModel
 

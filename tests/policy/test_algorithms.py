@@ -50,8 +50,8 @@ def test_every_algorithm_says_who_it_is() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONLINE)
 def test_the_best_arm_is_learned(trunk: Trunk, name: str) -> None:
-    """One-token answers, a third of them right by chance: after two dozen updates the policy is right nine times out of ten."""
-    settings = settings_for(name, lr=2e-2, updates=24 if name != "best-of-n" else 40, samples=32, group_size=4, microbatch=32, beta=0.0)
+    """One-token answers, a third of them right by chance: after some dozens of updates the policy is right nine times out of ten."""
+    settings = settings_for(name, lr=2e-2, updates=24 if name in ("ppo", "rloo", "grpo") else 48, samples=32, group_size=4, microbatch=32, beta=0.0)
     learner = learner_for(trunk, settings, max_new_tokens=1)
     for _ in range(settings.updates):
         learner.update()
@@ -130,8 +130,8 @@ def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
     new, old = Forward(logprobs, logprobs, None), Forward(logprobs.detach(), logprobs.detach(), None)
     losses = grpo.loss(new, old, grpo.targets(rollout, settings, []), rollout.mask, settings, torch.full((2, 1), 2.0))
     assert losses.kl is not None
-    assert float(losses.kl) == pytest.approx(0.1)
-    assert float(losses.total) == pytest.approx(0.1), "equal rewards: no advantage"
+    assert float(losses.kl.detach()) == pytest.approx(0.1)
+    assert float(losses.total.detach()) == pytest.approx(0.1), "equal rewards: no advantage"
     assert torch.autograd.grad(losses.total, logprobs)[0].tolist() == [[pytest.approx(0.1)]] * 2
     other = settings_for("grpo", beta=0.2, kl_in="reward")
     assert grpo.loss(new, old, grpo.targets(rollout, other, []), rollout.mask, other, torch.full((2, 1), 2.0)).kl is None
@@ -140,7 +140,7 @@ def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
 def test_reinforce_credits_a_token_with_what_comes_after_it() -> None:
     """Rewards -1/4, 0, 1 and 2: from each token on 3/4, 1, 1 and 2; the answers' mean is 11/8."""
     rollout = rollout_of([[-0.25, 0.0, 1.0], [2.0]])
-    none, mean = (reinforce.targets(rollout, settings_for("reinforce", baseline=kind), []).advantages for kind in ("none", "mean"))
+    none, mean = (reinforce.targets(rollout, settings_for("reinforce", baseline=kind), []).advantages for kind in ("zero", "mean"))
     assert none[rollout.mask].tolist() == [0.75, 1.0, 1.0, 2.0]
     assert mean[rollout.mask].tolist() == [0.75 - 1.375, 1.0 - 1.375, 1.0 - 1.375, 2.0 - 1.375]
 

@@ -143,7 +143,12 @@ def test_a_prompt_stays_together_and_is_read_once(trunk: Trunk) -> None:
 
 
 def test_preferences_keep_what_people_said(project: Project, trunk: Trunk) -> None:
-    rows = [row("a?", "one", "two", 0.9, weight=0.5), row("b?", "one", "two", 0.5), row("c?", "one", "two", 0.2, split="held-out"), row("d?", "x" * 600, "y", 1.0)]
+    rows = [
+        row("a?", "one", "two", 0.9, weight=0.5),
+        row("b?", "one", "two", 0.5),
+        row("c?", "one", "two", 0.2, split="held-out"),
+        row("d?", "x" * 600, "y", 1.0),
+    ]
     found = preferences(write_dataset(project, rows), trunk, 200)
     (train,), (held_out,) = found.train, found.held_out
     assert (train.target, train.weight, held_out.target, found.too_long) == (0.9, 0.5, 0.2, 1)
@@ -157,7 +162,9 @@ def test_demonstrations_are_what_people_wrote(project: Project, trunk: Trunk) ->
             turns = [{"role": "user", "content": name}]
             session.add(Prompt(id=name, turns=turns, text=name, split=split, source="", facts={}, position=0, created_at=now()))
         session.flush()
-        for place, (prompt, author, text) in enumerate([("a?", "ann", "mine"), ("b?", "bob", "held out"), ("a?", "check", "nonsense"), ("a?", None, "a model's")]):
+        for place, (prompt, author, text) in enumerate(
+            [("a?", "ann", "mine"), ("b?", "bob", "held out"), ("a?", "check", "nonsense"), ("a?", None, "a model's")]
+        ):
             session.add(
                 Sample(
                     id=str(place), prompt_id=prompt, policy_id=None, author=author, batch="b", position=place, text=text, token_ids=None, logprobs=None,

@@ -19,8 +19,8 @@ from truing.errors import SettingError
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
-from truing.policy import train as module
 from truing.policy.algorithms import ONLINE
+from truing.policy.learner import CURVE_POINTS
 from truing.policy.online import OnlineLearner
 from truing.store.project import Project, create_project, open_project
 from tuning import PROMPTS, learner_for, settings_for, share_of_third_tokens, tune
@@ -147,11 +147,11 @@ def test_curves_end_at_the_newest_update_however_long_they_are(trunk: Trunk) -> 
     for updates in (1, 199, 200, 201, 1000):
         learner.rows = [{"objective/scores": float(update), "objective/kl": update / 10} for update in range(updates)]
         scores, kl = learner.curves().values()
-        assert len(scores) == len(kl) <= module.CURVE_POINTS
+        assert len(scores) == len(kl) <= CURVE_POINTS
         assert scores[-1] == updates - 1
         assert kl[-1] == pytest.approx((updates - 1) / 10)
         assert scores == sorted(scores)
-        assert len(scores) == min(updates, len(scores)) >= min(updates, module.CURVE_POINTS // 2)
+        assert len(scores) == min(updates, len(scores)) >= min(updates, CURVE_POINTS // 2)
 
 
 def test_every_update_draws_anew(trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_a_policy_is_tuned_further(project: Project, trunk: Trunk, name: str, mo
         started["head"] = None if self.head is None else self.head.weight.detach().clone()
         started["adapter"] = [value.detach().clone() for value in self.trunk.adapter_parameters("policy")]
 
-    monkeypatch.setattr(module.OnlineLearner, "start", start)
+    monkeypatch.setattr(OnlineLearner, "start", start)
     second = tune(project, trunk, settings_for(name, updates=2), parent=first.id)
     saved = load_file(first.path / "adapter" / "adapter_model.safetensors")
     assert sorted(float(value.double().sum()) for value in started["adapter"]) == sorted(float(value.double().sum()) for value in saved.values())

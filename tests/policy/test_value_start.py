@@ -9,8 +9,8 @@ from reward.letters import letter_rows, write_dataset
 from truing.errors import SettingError, UserError
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk
-from truing.policy.rollout import draw_rollout
 from truing.policy.online import OnlineLearner
+from truing.policy.rollout import draw_rollout
 from truing.policy.train import tune_settings
 from truing.reward.outside.source import Function
 from truing.reward.outside.stage import use_reward_model

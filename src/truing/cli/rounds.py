@@ -28,7 +28,9 @@ def tune(
     with newest_turn(project, set_, json, force) as turn:
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
-        came_to = f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats" if "objective/kl" in facts else f"loss {facts['policy/loss']:.3f}"
+        came_to = (
+            f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats" if "objective/kl" in facts else f"loss {facts['policy/loss']:.3f}"
+        )
         say(f"{policy.id}: {came_to} after {facts['updates']} updates", then="truing evaluate")
         result({"policy": policy.id, **facts})
 

@@ -66,7 +66,9 @@ def demonstrations(project: Project, trunk: Trunk, max_tokens: int, *, but_by: S
     with project.database.read() as session:
         rows = session.execute(query.where(Sample.author.is_not(None), Sample.author.not_in(list(but_by))).order_by(Prompt.id, Sample.id)).all()
     found = [
-        (split, Example(prompt_id, tuple(trunk.prompt_ids(turns)), (tuple(trunk.response_ids(text)),))) for prompt_id, split, turns, text in rows if text.strip()
+        (split, Example(prompt_id, tuple(trunk.prompt_ids(turns)), (tuple(trunk.response_ids(text)),)))
+        for prompt_id, split, turns, text in rows
+        if text.strip()
     ]
     return _parted(found, max_tokens)
 

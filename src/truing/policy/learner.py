@@ -99,14 +99,14 @@ class Learner(ABC):
         """What else a checkpoint holds, as JSON."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (a learner may have nothing more)
         """Take up what `state` gave."""
 
     def tensors(self) -> dict[str, Tensor]:
         """What else it holds, as tensors."""
         return {}
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027
         """Take up what `tensors` gave."""
 
     def keep(self, folder: Path) -> None:

@@ -3,8 +3,8 @@
 Shapes: N pairs. A log-probability here is a whole response's, the sum over its tokens, in nats. A loss is minimised; references are constants and are detached
 here, so that a caller who forgets cannot train them.
 
-What a policy says of a response beyond the reference, b (log p - log q), is its implicit reward (Rafailov et al. 2023, arXiv:2305.18290): its difference between
-two responses is the log-odds that the first is preferred.
+What a policy says of a response beyond the reference, b (log p - log q), is its implicit reward (Rafailov et al. 2023, arXiv:2305.18290): its difference
+between two responses is the log-odds that the first is preferred.
 """
 
 from typing import Literal, NamedTuple
@@ -51,8 +51,8 @@ def preference_loss(
         sigmoid   -t log s(m) - (1 - t) log s(-m)                              Rafailov et al. 2023, arXiv:2305.18290, eq. 7
         ipo       t (m / b - 1 / 2b)^2 + (1 - t) (m / b + 1 / 2b)^2            Azar et al. 2023, arXiv:2310.12036, eq. 17
 
-    s is the logistic function. IPO doesn't run away where all labels agree: it wants m = 1/2, and no more. With t below 1 either is the expectation over a label
-    that is the other way round with chance 1 - t.
+    s is the logistic function. IPO doesn't run away where all labels agree: it wants m = 1/2, and no more. With t below 1 either is the expectation over a
+    label that is the other way round with chance 1 - t.
 
     Args:
         chosen, rejected:         (N,) under the policy; carry the gradient.

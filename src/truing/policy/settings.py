@@ -14,7 +14,8 @@ class TuneSettings(Settings):
     algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "best-of-n", "q-learning", "dpo", "sft"] = Field(
         "ppo",
         description="from answers of its own that a reward model scores: ppo (learned value head), reinforce (a plain baseline), rloo and grpo (siblings as "
-        "baseline), best-of-n (the best sibling), q-learning (again and again, by a slower copy). From what people said, without a reward model: dpo (preferences), sft (demonstrations and edits)",
+        "baseline), best-of-n (the best sibling), q-learning (again and again, by a slower copy). From what people said, without a reward model: dpo "
+        "(preferences), sft (demonstrations and edits)",
     )
     lr: float = Field(3e-4, gt=0, description="learning rate at the start; falls linearly to 0 (LoRA: 1e-5 to 5e-4)")
     rank: int = Field(16, ge=1, description="rank of the LoRA adapter")

@@ -111,7 +111,8 @@ def imitate(
     if examples.too_long:
         say(f"{examples.too_long} examples are longer than tune.max_tokens = {settings.max_tokens}, and are left out")
     inputs = {
-        "model": trunk.fingerprint, "examples": content_id(examples.train, examples.held_out), "parent": parent, "settings": settings.model_dump(), "seed": seed,
+        "model": trunk.fingerprint, "examples": content_id(examples.train, examples.held_out), "parent": parent, "settings": settings.model_dump(),
+        "seed": seed,
     }  # fmt: skip
     learner = OfflineLearner(trunk, settings, examples.train, seed=seed)
     return _tuned(project, learner, inputs, [dataset_id] if dataset_id is not None else [], parent, round_id)

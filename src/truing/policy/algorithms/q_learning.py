@@ -1,8 +1,8 @@
 """Q-learning of language: every token is an action, and learned from again and again, by whichever policy it was drawn.
 
-What is learned is Q with the price of KL in it, whose best policy is the base bent by it (Guo et al. 2021, arXiv:2106.07704): Q = V + beta log(policy / base), so
-that the policy itself is the part of Q that a token decides, V is a head on its trunk, and what comes out is a policy like any other. As in DQN (Mnih et al.
-2015, doi:10.1038/nature14236) answers of earlier updates are kept and learned from in any order, and the goal is set by a slower copy. ILQL (Snell et al. 2022,
+What is learned is Q with the price of KL in it, whose best policy is the base bent by it (Guo et al. 2021, arXiv:2106.07704): Q = V + beta log(policy / base).
+The policy itself is the part of Q that a token decides, V is a head on its trunk, and what comes out is a policy like any other. As in DQN (Mnih et al. 2015,
+doi:10.1038/nature14236) answers of earlier updates are kept and learned from in any order, and the goal is set by a slower copy. ILQL (Snell et al. 2022,
 arXiv:2206.11871) learns Q beside a policy that stays as it is; it must hold Q down where there are no data, which KL does here.
 """
 

@@ -28,7 +28,7 @@ class REINFORCESettings(OnlineSettings):
     """Tuning the policy by REINFORCE."""
 
     epochs: int = Field(1, ge=1, description="passes over an update's answers; a second one learns from answers of another policy, uncorrected (reinforce)")
-    baseline: Literal["mean", "running", "none"] = Field(
+    baseline: Literal["mean", "running", "zero"] = Field(
         "mean", description="taken from each answer's reward: the mean of this update's, a running mean of those before, or nothing (reinforce)"
     )
 
@@ -49,7 +49,7 @@ def baseline(rewards: Tensor, settings: REINFORCESettings, rows: Sequence[Row]) 
         rewards: (B,) of this update's answers.
         rows: what the updates before logged; a running mean that hasn't begun is 0.
     """
-    if settings.baseline == "none":
+    if settings.baseline == "zero":
         return 0.0
     if settings.baseline == "mean":
         return float(rewards.mean())
