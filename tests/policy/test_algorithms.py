@@ -115,17 +115,17 @@ def test_rloo_by_hand() -> None:
 def test_grpo_by_hand() -> None:
     """Rewards 1, 3 and then 1, 1, 5, -3: means 2 and 1, deviations 1 and sqrt 8. Without the division the differences stay."""
     rollout = scored([[0.0, 1.0], [3.0], [1.0], [1.0], [5.0], [-3.0]])
-    pairs = grpo.targets(replace(rollout, scores=rollout.scores[:2], mask=rollout.mask[:2]), settings_for("grpo"), []).advantages
+    pairs = grpo.targets(replace(rollout, scores=rollout.scores[:2], mask=rollout.mask[:2]), grpo.GRPOSettings(algorithm="grpo", group_size=2), []).advantages
     assert pairs.tolist() == [[pytest.approx(-1, abs=1e-3)] * 2, [pytest.approx(1, abs=1e-3)] * 2]
     four = replace(rollout, scores=rollout.scores[2:], mask=rollout.mask[2:])
-    plain = grpo.targets(four, settings_for("grpo", group_size=4, scale=False), [])
+    plain = grpo.targets(four, grpo.GRPOSettings(algorithm="grpo", group_size=4, scale=False), [])
     assert plain.advantages[:, 0].tolist() == [0, 0, 4, -4]
     assert plain.ref_logprobs is four.ref_logprobs
 
 
 def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
     """One token, log p 1 above the reference: k2 is 1/2, its price at beta 1/5 is 1/10, and its gradient 1/5."""
-    rollout, settings = scored([[1.0], [1.0]]), settings_for("grpo", beta=0.2)
+    rollout, settings = scored([[1.0], [1.0]]), grpo.GRPOSettings(algorithm="grpo", group_size=2, beta=0.2)
     logprobs = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
     new, old = Forward(logprobs, logprobs, None), Forward(logprobs.detach(), logprobs.detach(), None)
     losses = grpo.loss(new, old, grpo.targets(rollout, settings, []), rollout.mask, settings, torch.full((2, 1), 2.0))
@@ -133,14 +133,15 @@ def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
     assert float(losses.kl.detach()) == pytest.approx(0.1)
     assert float(losses.total.detach()) == pytest.approx(0.1), "equal rewards: no advantage"
     assert torch.autograd.grad(losses.total, logprobs)[0].tolist() == [[pytest.approx(0.1)]] * 2
-    other = settings_for("grpo", beta=0.2, kl_in="reward")
+    other = grpo.GRPOSettings(algorithm="grpo", group_size=2, beta=0.2, kl_in="reward")
     assert grpo.loss(new, old, grpo.targets(rollout, other, []), rollout.mask, other, torch.full((2, 1), 2.0)).kl is None
 
 
 def test_reinforce_credits_a_token_with_what_comes_after_it() -> None:
     """Rewards -1/4, 0, 1 and 2: from each token on 3/4, 1, 1 and 2; the answers' mean is 11/8."""
     rollout = rollout_of([[-0.25, 0.0, 1.0], [2.0]])
-    none, mean = (reinforce.targets(rollout, settings_for("reinforce", baseline=kind), []).advantages for kind in ("zero", "mean"))
+    both = (reinforce.REINFORCESettings(algorithm="reinforce", baseline=kind) for kind in ("zero", "mean"))
+    none, mean = (reinforce.targets(rollout, settings, []).advantages for settings in both)
     assert none[rollout.mask].tolist() == [0.75, 1.0, 1.0, 2.0]
     assert mean[rollout.mask].tolist() == [0.75 - 1.375, 1.0 - 1.375, 1.0 - 1.375, 2.0 - 1.375]
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ONLINE, REPLAY
-from truing.policy.online import OnlineLearner
-from truing.policy.replay import ReplayLearner
+from truing.policy.settings import OnlineSettings
+from truing.policy.train import online_learner
 from tuning import PLACELESS
 
 pytestmark = pytest.mark.slow
 
 PROMPT, OTHER, BETA, TEMPERATURE = [5, 6, 7], [100], 0.5, 0.9
-BY = {
+BY: dict[str, dict[str, object]] = {
     "ppo": {"lr": 1e-2, "epochs": 2},
     "reinforce": {"lr": 1e-2},
     "rloo": {"lr": 1e-2, "epochs": 2},
@@ -56,7 +56,7 @@ def worth(policy: Tensor, base: Tensor, rewards: Tensor) -> Worth:
 
 @pytest.mark.parametrize("name", BY)
 def test_it_comes_to_the_optimum_that_theory_names(trunk: Trunk, name: str) -> None:
-    kind = (ONLINE | REPLAY)[name].Settings
+    kind: type[OnlineSettings] = (ONLINE | REPLAY)[name].Settings
     settings = kind.model_validate(
         {"algorithm": name, "updates": 150, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA} | BY[name]
     )
@@ -69,9 +69,7 @@ def test_it_comes_to_the_optimum_that_theory_names(trunk: Trunk, name: str) -> N
     best = base * (rewards / BETA).exp()
     theory = worth(best / best.sum(), base, rewards)
     assert theory.net == pytest.approx(BETA * math.log(float(best.sum())), abs=1e-9)
-    learner = (ReplayLearner if name == "q-learning" else OnlineLearner)(
-        trunk, settings, {"one": PROMPT}, score, temperature=TEMPERATURE, max_new_tokens=1, seed=0
-    )  # fmt: skip
+    learner = online_learner(trunk, settings, {"one": PROMPT}, score, temperature=TEMPERATURE, max_new_tokens=1, seed=0)
     learner.start(PLACELESS, "base")
     for _ in range(settings.updates):
         learner.update()

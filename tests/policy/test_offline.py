@@ -32,7 +32,7 @@ def settings_for(name: str, **changes: Any) -> OfflineSettings:
 def examples_for(project: Project, trunk: Trunk, name: str, pairs: int = 40) -> Examples:
     """Preferences for what ends with zzz; to be imitated, the preferred ones alone."""
     found = preferences(write_dataset(project, letter_rows(pairs)), trunk, 512)
-    return found if name == "dpo" else Examples(*([_best(one) for one in part] for part in found[:2]), 0)
+    return found if name == "dpo" else Examples([_best(one) for one in found.train], [_best(one) for one in found.held_out], 0)
 
 
 def _best(example: Example) -> Example:

@@ -140,7 +140,7 @@ class OnlineLearner(Learner):
                 mask, own = batch.mask, divisor[rollout.parts[part]]
                 narrow = _narrow(rollout.parts[part], mask.shape[1])
                 old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
-                goal = Targets(*(None if values is None else narrow(values) for values in targets))
+                goal = targets.part(rollout.parts[part], mask.shape[1])
                 losses = self.algorithm.loss(new, old, goal, mask, settings, own)
                 total = losses.value if warming else losses.total
                 if settings.entropy_weight and not warming:

@@ -25,6 +25,11 @@ class Targets(NamedTuple):
     returns: Tensor | None = None
     ref_logprobs: Tensor | None = None
 
+    def part(self, rows: list[int], longest: int) -> "Targets":
+        """Those of some answers, up to their longest."""
+        returns, reference = (None if values is None else values[rows, :longest] for values in (self.returns, self.ref_logprobs))
+        return Targets(self.advantages[rows, :longest], returns, reference)
+
 
 class Losses(NamedTuple):
     """What is minimised.

@@ -72,9 +72,17 @@ def train_policy(
         "model": trunk.fingerprint, "prompts": list(prompts), "reward": reward_id, "parent": parent, "settings": settings.model_dump(),
         "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed,
     }  # fmt: skip
-    kind = ReplayLearner if isinstance(settings, QLearningSettings) else OnlineLearner
-    learner = kind(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    learner = online_learner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     return _tuned(project, learner, inputs, [reward_id], parent, round_id)
+
+
+def online_learner(
+    trunk: Trunk, settings: OnlineSettings, prompts: Mapping[str, Sequence[int]], score: Score, *, temperature: float, max_new_tokens: int, seed: int
+) -> OnlineLearner:
+    """The learner of the algorithm that the settings name, before its start; arguments as for `train_policy`."""
+    if isinstance(settings, QLearningSettings):
+        return ReplayLearner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    return OnlineLearner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
 
 
 def imitate(
