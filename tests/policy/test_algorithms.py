@@ -10,7 +10,7 @@ from torch import Tensor
 from truing.errors import SettingError
 from truing.models.generate import Response
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ALGORITHMS, ONLINE, best_of_n, grpo, ppo, reinforce, rloo
+from truing.policy.algorithms import ALGORITHMS, ONLINE, best_of_n, grpo, ppo, q_learning, reinforce, rloo
 from truing.policy.losses import Average, clipped_surrogate, denominators
 from truing.policy.rollout import Forward, Rollout
 from truing.policy.settings import TuneSettings
@@ -135,6 +135,16 @@ def test_grpos_price_of_kl_stands_in_the_loss_or_on_the_reward() -> None:
     assert torch.autograd.grad(losses.total, logprobs)[0].tolist() == [[pytest.approx(0.1)]] * 2
     other = grpo.GRPOSettings(algorithm="grpo", group_size=2, beta=0.2, kl_in="reward")
     assert grpo.loss(new, old, grpo.targets(rollout, other, []), rollout.mask, other, torch.full((2, 1), 2.0)).kl is None
+
+
+def test_q_is_the_value_and_what_the_policy_adds() -> None:
+    """V 1, log p 2 above the reference, beta 1/2: Q is 2; half the squared distance from 3/2 is 1/8, and pulls V and log p down."""
+    settings = q_learning.QLearningSettings(algorithm="q-learning", beta=0.5)
+    logprobs, values = (torch.tensor([[x]], dtype=torch.float64, requires_grad=True) for x in (-1.0, 1.0))
+    reference, goal = torch.tensor([[-3.0]], dtype=torch.float64), torch.tensor([[1.5]], dtype=torch.float64)
+    found = q_learning.loss(Forward(logprobs, logprobs, values), reference, goal, torch.tensor([[True]]), settings, torch.ones(1, 1))
+    assert float(found.detach()) == pytest.approx(0.125)
+    assert [float(slope) for slope in torch.autograd.grad(found, (logprobs, values))] == pytest.approx([0.25, 0.5])
 
 
 def test_reinforce_credits_a_token_with_what_comes_after_it() -> None:
