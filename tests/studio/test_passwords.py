@@ -55,9 +55,9 @@ def test_length_has_bounds() -> None:
 
 
 def test_a_long_password_is_judged_quickly() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()  # of the processor: a busy machine isn't slower by it
     common("".join(random.Random(1).choices(string.ascii_lowercase, k=LONGEST)), "Ana")
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 def test_hashes_are_argon2id_with_the_librarys_parameters() -> None:

@@ -17,24 +17,30 @@ from studio.crowd import Audit, Crowd, DidNotStart, Server, Tally, audit, fill, 
 from truing.store.project import Project, create_project, open_project
 
 Found = dict[str, Any]
+PATIENCE_S = 60.0  # beyond the time that people were to work
 
 
-def steady(folder: Path, *, people: int, think_s: float, seconds: float, questions: int) -> Found:
-    """People who answer at their own pace."""
+def steady(folder: Path, *, people: int, think_s: float, seconds: float, questions: int, at_least: int = 0) -> Found:
+    """People who answer at their own pace.
+
+    Args:
+        at_least: on a machine that is so busy that fewer answers are acknowledged in time, people go on; here as below.
+    """
     project, secrets = _project(folder, people, questions)
     with Server(project.root) as server:
-        tally = _work(Crowd(server.address, secrets, think_s, time.monotonic() + seconds))
+        tally = _work(Crowd(server.address, secrets, think_s, time.monotonic() + seconds), at_least)
         peak = server.peak_mb()
     return {"people": people, "think_s": think_s, "seconds": seconds, "peak_mb": round(peak, 1)} | _told(tally) | _audited(project, tally)
 
 
-def saturated(folder: Path, *, people: int, seconds: float, questions: int) -> Found:
+def saturated(folder: Path, *, people: int, seconds: float, questions: int, at_least: int = 0) -> Found:
     """People who answer at once: how many durable answers a second."""
     project, secrets = _project(folder, people, questions)
     with Server(project.root) as server:
-        tally = _work(Crowd(server.address, secrets, 0.0, time.monotonic() + seconds))
+        began = time.monotonic()
+        tally = _work(Crowd(server.address, secrets, 0.0, began + seconds), at_least)
+        rate = round(len(tally.acknowledged) / max(time.monotonic() - began, seconds), 1)
         peak = server.peak_mb()
-    rate = round(len(tally.acknowledged) / seconds, 1)
     return {"people": people, "seconds": seconds, "submits_a_second": rate, "peak_mb": round(peak, 1)} | _told(tally) | _audited(project, tally)
 
 
@@ -136,11 +142,11 @@ def read_only(folder: Path, *, questions: int) -> Found:
     finally:
         subprocess.run(["mount", "-o", "remount,rw", folder], check=True)
     with server:
-        tally = _work(Crowd(server.address, secrets, 0.0, time.monotonic() + 1.0))
+        tally = _work(Crowd(server.address, secrets, 0.0, time.monotonic() + 1.0), 1)
     return {"exit_code": code, "words": words} | _told(tally) | _audited(project, tally)
 
 
-def wrong_clock(folder: Path, *, people: int, seconds: float, questions: int) -> Found:
+def wrong_clock(folder: Path, *, people: int, seconds: float, questions: int, at_least: int = 0) -> Found:
     """The server's clock jumps: right, an hour late, an hour early, right again; sessions, leases and answers go on."""
     project, secrets = _project(folder, people, questions)
     server, tally = Server(project.root), Tally()
@@ -150,7 +156,7 @@ def wrong_clock(folder: Path, *, people: int, seconds: float, questions: int) ->
         with server_stopped(server):
             crowd = Crowd(server.address, secrets, 0.0, time.monotonic() + seconds, seed=len(each), tally=tally)
             before = len(tally.acknowledged)
-            _work(crowd)
+            _work(crowd, at_least)
             each.append(len(tally.acknowledged) - before)
     return {"answers_with_each_clock": each} | _told(tally) | _audited(project, tally)
 
@@ -175,8 +181,18 @@ def _project(folder: Path, people: int, questions: int) -> tuple[Project, list[s
     return project, sign_in(project, people)
 
 
-def _work(crowd: Crowd) -> Tally:
-    return asyncio.run(crowd.work())
+def _work(crowd: Crowd, at_least: int = 0) -> Tally:
+    goal, give_up = len(crowd.tally.acknowledged) + at_least, crowd.stop_at + PATIENCE_S
+
+    async def until_enough() -> None:
+        work = asyncio.create_task(crowd.work())
+        while not work.done() and len(crowd.tally.acknowledged) < goal and time.monotonic() < give_up:
+            crowd.stop_at = max(crowd.stop_at, time.monotonic() + 1)
+            await asyncio.sleep(0.1)
+        await work
+
+    asyncio.run(until_enough())
+    return crowd.tally
 
 
 def _told(tally: Tally) -> Found:
