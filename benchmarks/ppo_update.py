@@ -24,7 +24,7 @@ import torch
 
 from truing.models.precision import machine
 from truing.models.registry import ModelSettings, resolve
-from truing.models.sequences import collate, length_buckets
+from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy.algorithms.ppo import PPOSettings
 from truing.policy.online import OnlineLearner
@@ -81,11 +81,11 @@ def score(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Se
     weight = torch.randn(trunk.hidden_size, generator=torch.Generator().manual_seed(1)) / trunk.hidden_size**0.5
     found = [0.0] * len(prompts)
     for bucket in length_buckets([len(prompt) for prompt in prompts], 16):
-        batch = collate([prompts[index] for index in bucket], [responses[index] for index in bucket], trunk.pad_id)
+        rows = trunk.rows([prompts[index] for index in bucket], [responses[index] for index in bucket])
         with torch.no_grad(), trunk.using(None):
-            hidden = trunk.hidden(batch).float()
-        for row, index in enumerate(bucket):
-            found[index] = float(hidden[row, int(batch.lengths[row]) - 1] @ weight)
+            states = rows.response_states(trunk.hidden(rows).float())
+        for own, index in zip(states, bucket, strict=True):
+            found[index] = float(own[-1] @ weight)
     return found
 
 

@@ -38,7 +38,7 @@ def test_packs_hold_no_more_than_they_may_and_all_there_is() -> None:
 def test_a_response_in_a_row_reads_what_it_reads_alone(trunk: Trunk) -> None:
     packed = pack(TREES, trunk.pad_id)
     with torch.no_grad():
-        found = trunk.packed_layers(packed, (1, 2))
+        found = trunk.hidden_layers(packed, (1, 2))
         spans = iter(packed.spans)
         for prompt, responses in TREES:
             for response in responses:
@@ -65,7 +65,7 @@ def test_gradients_of_a_row_are_those_of_its_parts(tiny_model: Path) -> None:
         with trunk.using("reward"):
             if row:
                 packed = pack(TREES, trunk.pad_id)
-                hidden = trunk.packed_layers(packed, (trunk.layers,))[trunk.layers]
+                hidden = trunk.hidden_layers(packed, (trunk.layers,))[trunk.layers]
                 loss = sum((hidden[start:end] @ pull).sum() for start, end in packed.spans)
             else:
                 pairs = [(prompt, response) for prompt, responses in TREES for response in responses]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate, groupby
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from torch import nn
 from adapters import stir
 from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import Batch, collate
-from truing.models.trunk import Trunk
+from truing.models.packed import Packed
+from truing.models.sequences import collate
+from truing.models.trunk import Rows, Trunk
 from truing.policy.rollout import Rollout, _judged, deal, draw_rollout, final_scores, top_layers, widen
 from truing.policy.settings import OnlineSettings
 from tuning import settings_for
@@ -99,10 +101,14 @@ def test_the_size_of_a_part_changes_nothing(tuned: Trunk) -> None:
 def test_a_part_is_its_answers(tuned: Trunk) -> None:
     rollout = rollout_of(tuned, microbatch=3)
     for number, part in enumerate(rollout.parts):
-        batch = rollout.part(number, tuned.pad_id)
-        for row, index in enumerate(part):
-            whole = [*PROMPTS[index], *rollout.responses[index].token_ids]
-            assert batch.input_ids[row, : len(whole)].tolist() == whole
+        rows = rollout.part(number, tuned)
+        assert isinstance(rows, Packed)
+        said = iter(rows.targets.split(rows.lengths))
+        read = iter([rows.input_ids[end - sum(tree) : end].tolist() for end, tree in zip(accumulate(map(sum, rows.trees)), rows.trees, strict=True)])
+        for prompt, members in groupby(part, key=lambda index: PROMPTS[index]):
+            assert next(read)[: len(prompt)] == prompt, "read once for all of them"
+            for index in members:
+                assert next(said).tolist() == list(rollout.responses[index].token_ids)
 
 
 def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
@@ -110,7 +116,7 @@ def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
     trunk.add_adapter("policy", rank=4, alpha=8, seed=1, top_layers=1)
     stir(trunk, "policy", seed=2)
     rollout = rollout_of(trunk, layers="top-half", microbatch=3)
-    assert [None if states is None else states.shape[0] for states in rollout.lower] == [len(part) for part in rollout.parts]
+    assert [None if lower is None else lower.layers for lower in rollout.lower] == [1] * len(rollout.parts)
     batch = collate(PROMPTS, [response.token_ids for response in rollout.responses], trunk.pad_id)
     with torch.no_grad():
         assert (rollout.ref_logprobs - response_logprobs(trunk, batch, 0.9).logprobs).abs().max() < 1e-5
@@ -162,8 +168,9 @@ class LastState:
     def __init__(self, trunk: Trunk) -> None:
         self.trunk, self.feature_layers = trunk, (1, trunk.layers)
 
-    def score_hidden(self, hidden: Mapping[int, torch.Tensor], batch: Batch) -> tuple[list[float], list[float]]:
-        last = [sum(float(hidden[layer][row, end - 1].sum()) for layer in self.feature_layers) for row, end in enumerate(batch.lengths.tolist())]
+    def score_hidden(self, hidden: Mapping[int, torch.Tensor], rows: Rows) -> tuple[list[float], list[float]]:
+        each = zip(*(rows.response_states(hidden[layer]) for layer in self.feature_layers), strict=True)
+        last = [sum(float(states[-1].sum()) for states in layers) for layers in each]
         return last, [value / 2 for value in last]
 
     def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:

@@ -4,56 +4,34 @@ The (tokens x vocabulary) matrix never exists whole, forward or backward: the gr
 is taken chunk by chunk in the forward pass (the output matrix is frozen, so that it needs none).
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from truing.models.packed import Tree, pack
-from truing.models.sequences import Batch, collate
-from truing.models.trunk import Trunk
+from truing.models.trunk import Rows, Trunk
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
 
 
 class TokenLogprobs(NamedTuple):
-    """logprobs: (B, T) nats, carries the gradient. entropy: (B, T) nats, a constant unless its gradient was asked for. Both 0 where `batch.mask` is False."""
+    """logprobs: (B, T) nats, carries the gradient. entropy: (B, T) nats, a constant unless its gradient was asked for. Both 0 where `rows.mask` is False."""
 
     logprobs: Tensor
     entropy: Tensor
 
 
-def response_logprobs(trunk: Trunk, batch: Batch, temperature: float, *, hidden: Tensor | None = None, entropy_gradient: bool = False) -> TokenLogprobs:
-    """Log-probabilities of a batch's response tokens under the adapter that is on.
+def response_logprobs(trunk: Trunk, rows: Rows, temperature: float, *, hidden: Tensor | None = None, entropy_gradient: bool = False) -> TokenLogprobs:
+    """Log-probabilities of response tokens under the adapter that is on.
 
     Args:
         temperature: of the distribution they were drawn from; > 0.
-        hidden: (B, L, H) where the caller has run the trunk already.
+        hidden: states after the last layer where the caller has run the trunk already.
         entropy_gradient: whether the entropy carries one, too: a product more.
     """
-    rows = batch.predicting(trunk.hidden(batch) if hidden is None else hidden)
-    logprobs, entropy = _SelectedLogprobs.apply(rows, trunk.head.weight, trunk.head.bias, batch.targets, temperature, trunk.softcap, entropy_gradient)  # type: ignore[no-untyped-call]
-    return TokenLogprobs(batch.rectangle(logprobs), batch.rectangle(entropy))
-
-
-def tree_logprobs(trunk: Trunk, trees: Sequence[Tree], temperature: float = 1.0) -> list[Tensor]:
-    """(T,) log-probabilities of each response's tokens, nats, under the adapter that is on; carries the gradient. A prompt is read once for all its responses,
-    in a model whose layers can be run that way.
-
-    Args:
-        trees: prompts with their responses, all in memory at once.
-        temperature: of the distribution they were drawn from; > 0.
-    """
-    if not trunk.splits:
-        items = [(prompt, response) for prompt, responses in trees for response in responses]
-        batch = collate([prompt for prompt, _ in items], [response for _, response in items], trunk.pad_id)
-        rows = response_logprobs(trunk, batch, temperature).logprobs
-        return [row[: len(response)] for row, (_, response) in zip(rows, items, strict=True)]
-    packed = pack(trees, trunk.pad_id)
-    hidden = trunk.packed_layers(packed, [trunk.layers])[trunk.layers][packed.predicting]
-    logprobs, _ = _SelectedLogprobs.apply(hidden, trunk.head.weight, trunk.head.bias, packed.targets, temperature, trunk.softcap, False)  # type: ignore[no-untyped-call]
-    return list(logprobs.split(packed.lengths))
+    before = rows.predicting(trunk.hidden(rows) if hidden is None else hidden)
+    logprobs, entropy = _SelectedLogprobs.apply(before, trunk.head.weight, trunk.head.bias, rows.targets, temperature, trunk.softcap, entropy_gradient)  # type: ignore[no-untyped-call]
+    return TokenLogprobs(rows.rectangle(logprobs), rows.rectangle(entropy))
 
 
 class _SelectedLogprobs(torch.autograd.Function):

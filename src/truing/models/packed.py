@@ -9,6 +9,8 @@ Shapes: N tokens of all, T of a tree, h heads of queries, g of keys and values, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -43,16 +45,30 @@ class Packed:
     input_ids, positions: (N,).
     trees: of each tree the tokens of its prompt and of each of its responses. What the row has beyond them fills it.
     spans: of each response in the order of the trees. Of a response without tokens, the last token of its prompt.
+    whole: whether attention asks for a prompt and all its responses at once; None: where something is learned. See `attend`.
     """
 
     input_ids: Tensor
     positions: Tensor
     trees: list[tuple[int, ...]]
     spans: list[Span]
+    whole: bool | None = None
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """(R, H) from (N, H): the hidden state just before each response token, which predicts it, response after response."""
+        return hidden[self._predicting]
+
+    def reading(self, hidden: Tensor) -> Tensor:
+        """(R, H) from (N, H): the hidden state at each response token, which has read it."""
+        return torch.cat([hidden[start:end] for (start, end), length in zip(self.spans, self.lengths, strict=True) if length])
+
+    def response_states(self, hidden: Tensor) -> list[Tensor]:
+        """(T, H) from (N, H) for each response: its tokens' states; of a response without tokens the prompt's last."""
+        return [hidden[start:end] for start, end in self.spans]
 
     @cached_property
-    def predicting(self) -> Tensor:
-        """(R,) place of the state that predicts each response token, response after response: the last of the prompt, then the token before."""
+    def _predicting(self) -> Tensor:
+        """(R,) the place before each response token: the last of the prompt, then the token before."""
         places: list[int] = []
         start = 0
         for prompt, *responses in self.trees:
@@ -74,13 +90,34 @@ class Packed:
         """Tokens of each response."""
         return [length for _, *responses in self.trees for length in responses]
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its response together."""
+        return max(prompt + max(responses, default=0) for prompt, *responses in self.trees)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, T) True on response tokens."""
+        lengths = torch.tensor(self.lengths, device=self.input_ids.device)
+        return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+
+    def rectangle(self, values: Tensor) -> Tensor:
+        """(B, T) from (R,): a value for each response token put where `mask` is True, 0 elsewhere."""
+        return torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device).masked_scatter(self.mask, values)
+
     @cached_property
     def masks(self) -> list[Tensor]:
         """(T, T) of each tree, 0 where a token may look, -inf where not."""
         return [_sees(lengths).to(self.input_ids.device) for lengths in self.trees]
 
 
-def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
+def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tree]:
+    """Prompts with their responses, in order: those that stand together with one prompt are one tree."""
+    rows = zip(map(tuple, prompts), map(tuple, responses), strict=True)
+    return [Tree(prompt, tuple(response for _, response in own)) for prompt, own in groupby(rows, key=itemgetter(0))]
+
+
+def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None) -> Packed:
     """Trees in one row.
 
     The row is filled up to a number of tokens of which a matrix product gives each row the same bits wherever it stands: kernels for few rows, and for the
@@ -105,7 +142,7 @@ def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
     rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS)
     positions += [0] * (rows - len(ids))
     ids += [pad_id] * (rows - len(ids))
-    return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans)
+    return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans, whole)
 
 
 def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
@@ -127,11 +164,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Pa
     """(N, h, D) from query (N, h, D), key and value (N, g, D): a token sees its prompt and what stands before it in its own response.
 
     Where nothing is learned, each response is asked alone, so that its numbers are the same to the bit whatever siblings it has; where something is, a prompt
-    and all its responses are asked at once, which is faster both ways and the same to rounding.
+    and all its responses are asked at once, which is faster both ways and the same to rounding. `packed.whole` says it for a pass without a gradient that is
+    to have the same bits as one with it.
     """
     sizes = [sum(lengths) for lengths in packed.trees]
     *trees, (filling, _, _) = zip(*(states.split([*sizes, len(query) - sum(sizes)]) for states in (query, key, value)), strict=True)
-    if query.requires_grad:
+    if query.requires_grad if packed.whole is None else packed.whole:
         found = [_attend(q, k, v, scaling, mask.to(q.dtype)) for (q, k, v), mask in zip(trees, packed.masks, strict=True)]
     else:
         found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in _apart(q, k, v, scaling, lengths)]

@@ -30,6 +30,11 @@ class Batch:
         return self.prompt_lengths + self.response_lengths
 
     @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its response together."""
+        return int(self.lengths.max())
+
+    @property
     def mask(self) -> Tensor:
         """(B, T) True on response tokens."""
         longest = int(self.response_lengths.max())
@@ -52,6 +57,11 @@ class Batch:
         """(B, T) from (N,): a value for each response token put where `mask` is True, 0 elsewhere."""
         mask = self.mask
         return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+    def response_states(self, hidden: Tensor) -> list[Tensor]:
+        """(T, H) from (B, L, H) for each response: its tokens' states; of a response without tokens the prompt's last."""
+        ends = zip(self.lengths.tolist(), self.response_lengths.tolist(), strict=True)
+        return [row[end - max(length, 1) : end] for row, (end, length) in zip(hidden, ends, strict=True)]
 
     def _flat(self, shift: int) -> Tensor:
         """(N,) places of the response tokens in the flattened (B * L) batch."""

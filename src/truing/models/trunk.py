@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,11 +17,21 @@ from transformers.pytorch_utils import Conv1D
 
 from truing.errors import UserError
 from truing.models.lora import speed_up
-from truing.models.packed import Packed
+from truing.models.packed import Packed, pack, trees_of
 from truing.models.plain_layers import layer_forward, norm
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
+
+Rows = Batch | Packed
+
+
+class Lower(NamedTuple):
+    """States after the first `layers` layers, (N, H)."""
+
+    layers: int
+    states: Tensor
+
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -92,67 +102,47 @@ class Trunk:
         """What a person reads: the tokens decoded, special ones left out."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """(B, L, H) states after the last layer and the final norm, under the adapter that is on."""
-        output: Tensor = self._body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        return output
+    def rows(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, whole: bool | None = None) -> Rows:
+        """Prompts and responses as the model runs them: in one row of tokens where its layers can be run that way, else padded.
 
-    def lower(self, batch: Batch, layers: int) -> Tensor:
-        """(B, L, H) states after the first `layers` layers. Where no adapter touches those, they are the same for every
-        role: run them once."""
-        with torch.no_grad():
-            return self._through(batch, self._body.embed_tokens(batch.input_ids), slice(0, layers))
-
-    def upper(self, batch: Batch, lower: Tensor, layers: int) -> Tensor:
-        """What `hidden` gives, going on from `lower(batch, layers)`, under the adapter that is on."""
-        output: Tensor = self._body.norm(self._through(batch, lower, slice(layers, None)))
-        return output
+        Args:
+            whole: see `Packed`.
+        """
+        return pack(trees_of(prompts, responses), self.pad_id, whole=whole) if self.splits else collate(prompts, responses, self.pad_id)
 
     @cached_property
     def splits(self) -> bool:
-        """Whether `lower` and `upper` know this model: plain causal layers between an embedding and a norm (Llama, Qwen
-        2, Mistral without a window)."""
+        """Whether this model's layers can be run on one row of tokens, and from any layer on: plain causal ones between an embedding and a norm (Llama,
+        Qwen 2, Mistral without a window)."""
         window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
         return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
 
-    def packed_layers(self, packed: Packed, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Layer → (N, H), as `hidden_layers`, of prompts and responses in one row, under the adapter that is on. Only for a model that `splits`."""
-        states = self._body.embed_tokens(packed.input_ids)
-        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=packed.positions[None]))
-        found = {}
-        for place, layer in enumerate(self._body.layers[: max(layers)], 1):
-            states = layer_forward(layer, states, cos, sin, packed)
+    def hidden(self, rows: Rows) -> Tensor:
+        """(B, L, H) or (N, H) states after the last layer and the final norm, under the adapter that is on."""
+        if isinstance(rows, Packed):
+            return self.hidden_layers(rows, [self.layers])[self.layers]
+        output: Tensor = self._body(input_ids=rows.input_ids, use_cache=False).last_hidden_state
+        return output
+
+    def hidden_layers(self, rows: Rows, layers: Sequence[int], *, lower: Lower | None = None) -> dict[int, Tensor]:
+        """Layer → (B, L, H) or (N, H), under the adapter that is on. Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
+        the final norm applied.
+
+        Args:
+            lower: states after some layer to go on from. Where no adapter touches the layers below, they are the same for every role: run them once. Only
+                for a model that `splits`.
+        """
+        if not isinstance(rows, Packed):
+            every = self._body(input_ids=rows.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+            return {layer: every[layer] for layer in layers}
+        done, states = (0, self._body.embed_tokens(rows.input_ids)) if lower is None else lower
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=rows.positions[None]))
+        found = {done: states} if done in layers else {}
+        for place, layer in enumerate(self._body.layers[done : max(layers)], done + 1):
+            states = layer_forward(layer, states, cos, sin, rows)
             if place in layers:
                 found[place] = norm(self._body.norm, states) if place == self.layers else states
         return found
-
-    def _rising(self, states: Tensor, positions: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-        """States after each of some layers; nothing above the highest one is run."""
-        found, done = {}, 0
-        for layer in sorted(set(layers)):
-            states = self._between(states, positions, slice(done, layer))
-            found[layer] = self._body.norm(states) if layer == self.layers else states
-            done = layer
-        return found
-
-    def _through(self, batch: Batch, states: Tensor, chosen: slice) -> Tensor:
-        return self._between(states, torch.arange(batch.input_ids.shape[1])[None], chosen)
-
-    def _between(self, states: Tensor, positions: Tensor, chosen: slice) -> Tensor:
-        embeddings = self._body.rotary_emb(states, position_ids=positions)
-        for layer in self._body.layers[chosen]:
-            states = layer(
-                states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False
-            )  # fmt: skip
-        return states
-
-    def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
-        the final norm applied."""
-        if not self.splits:
-            every = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
-            return {layer: every[layer] for layer in layers}
-        return self._rising(self._body.embed_tokens(batch.input_ids), torch.arange(batch.input_ids.shape[1])[None], layers)
 
     def logits(self, rows: Tensor) -> Tensor:
         """(N, V) fp32 from (N, H)."""

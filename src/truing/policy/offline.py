@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from truing.models.logprobs import tree_logprobs
+from truing.models.logprobs import response_logprobs
 from truing.models.packed import Tree, packs
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import OFFLINE
@@ -111,7 +111,7 @@ def logprobs_of(trunk: Trunk, examples: Sequence[Example]) -> list[list[Tensor]]
     together: dict[tuple[int, ...], list[Example]] = {}
     for example in examples:
         together.setdefault(example.prompt, []).append(example)
-    trees = [tree_of(own) for own in together.values()]
-    rows = iter(tree_logprobs(trunk, trees))
-    found = {(tree.prompt, response): next(rows) for tree in trees for response in tree.responses}
+    pairs = [(tree.prompt, response) for tree in map(tree_of, together.values()) for response in tree.responses]
+    rows = response_logprobs(trunk, trunk.rows([prompt for prompt, _ in pairs], [response for _, response in pairs]), 1.0).logprobs
+    found = {(prompt, response): row[: len(response)] for (prompt, response), row in zip(pairs, rows, strict=True)}
     return [[found[example.prompt, response] for response in example.responses] for example in examples]

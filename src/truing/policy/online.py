@@ -19,7 +19,7 @@ from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.learner import Learner
 from truing.policy.losses import denominators, masked_mean
 from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward, top_layers
+from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward
 from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
@@ -122,22 +122,19 @@ class OnlineLearner(Learner):
     def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
         """One optimiser step over a minibatch, a part at a time; every loss is divided by what its mean over the whole minibatch is."""
         trunk, head, settings = self.trunk, self.head, self.settings
-        rows = [index for part in parts for index in rollout.parts[part]]
+        members = [index for part in parts for index in rollout.parts[part]]
         lengths = rollout.mask.sum(1)
         divisor = torch.ones(len(lengths), 1)
-        divisor[rows] = denominators(lengths[rows], settings.average, limit=self.max_new_tokens)
-        tokens = float(lengths[rows].sum())
+        divisor[members] = denominators(lengths[members], settings.average, limit=self.max_new_tokens)
+        tokens = float(lengths[members].sum())
         seen = dict.fromkeys(SEEN, 0.0)
         warming = self.done < getattr(settings, "critic_warmup", 0)
         self.optimizer.zero_grad(set_to_none=True)
         with trunk.using(ROLE):
             for part in parts:
-                batch = rollout.part(part, trunk.pad_id)
-                new = forward(
-                    trunk, head, batch, self.temperature, lower=rollout.lower[part], top_layers=top_layers(trunk, settings),
-                    entropy_gradient=settings.entropy_weight > 0,
-                )  # fmt: skip
-                mask, own = batch.mask, divisor[rollout.parts[part]]
+                rows = rollout.part(part, trunk)
+                new = forward(trunk, head, rows, self.temperature, lower=rollout.lower[part], entropy_gradient=settings.entropy_weight > 0)
+                mask, own = rows.mask, divisor[rollout.parts[part]]
                 narrow = _narrow(rollout.parts[part], mask.shape[1])
                 old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
                 goal = targets.part(rollout.parts[part], mask.shape[1])

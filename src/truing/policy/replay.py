@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from truing.models.sequences import collate
 from truing.models.trunk import Trunk
 from truing.policy.advantages import soft_q_targets
 from truing.policy.algorithms import q_learning
 from truing.policy.kl import token_rewards
 from truing.policy.losses import denominators
 from truing.policy.online import SEEN, OnlineLearner
-from truing.policy.rollout import ROLE, Rollout, Score, deal, forward, top_layers
+from truing.policy.rollout import ROLE, Rollout, Score, deal, forward, rows_of, top_layers
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
 
@@ -73,24 +72,25 @@ class ReplayLearner(OnlineLearner):
     def _step_over(self, answers: list[Kept]) -> dict[str, float]:
         """One optimiser step."""
         settings, trunk = self.settings, self.trunk
+        answers = sorted(answers, key=lambda one: list(one["prompt"]))  # those of one prompt together: it is read once
         lengths = torch.tensor([len(one["response"]) for one in answers])
         divisor = denominators(lengths, settings.average, limit=self.max_new_tokens)
-        parts, _ = deal([len(one["prompt"]) + len(one["response"]) for one in answers], settings.model_copy(update={"minibatches": 1}))
+        parts, _ = deal([len(one["prompt"]) + len(one["response"]) for one in answers], settings.model_copy(update={"minibatches": 1, "group_size": 1}))
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
         for part in parts:
             own = [answers[index] for index in part]
-            batch = collate([one["prompt"] for one in own], [one["response"] for one in own], trunk.pad_id)
+            batch = rows_of(trunk, [one["prompt"] for one in own], [one["response"] for one in own])
             ref_logprobs = batch.rectangle(torch.tensor([value for one in own for value in one["ref_logprobs"]]))
             with torch.no_grad(), trunk.using(COPY):
-                copy = forward(trunk, self.copied_head, batch, self.temperature, lower=None, top_layers=None)
+                copy = forward(trunk, self.copied_head, batch, self.temperature)
             rewards = token_rewards(torch.tensor([one["score"] for one in own]), torch.zeros_like(ref_logprobs), batch.mask, beta=0.0)
             assert copy.values is not None
             goal = soft_q_targets(
                 rewards, settings.beta * (copy.logprobs - ref_logprobs), copy.values, mask=batch.mask, gamma=settings.gamma, lam=settings.trace
             )  # fmt: skip
             with trunk.using(ROLE):
-                new = forward(trunk, self.head, batch, self.temperature, lower=None, top_layers=None)
+                new = forward(trunk, self.head, batch, self.temperature)
                 found = q_learning.loss(new, ref_logprobs, goal, batch.mask, settings, divisor[part])
                 found.backward()
             loss += found.item()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from truing.models.generate import Response, generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import Batch, collate, length_buckets
-from truing.models.trunk import Trunk
+from truing.models.trunk import Lower, Rows, Trunk
 from truing.policy.kl import k1, token_rewards
 from truing.policy.settings import OnlineSettings, TuneSettings
 
@@ -38,8 +37,8 @@ class ReadsHidden(Protocol):
     def longest(self) -> int:
         """Tokens of prompt and answer together up to which it can; 0: never."""
 
-    def score_hidden(self, hidden: Mapping[int, Tensor], batch: Batch) -> tuple[list[float], list[float]]:
-        """Scores of a batch, and how sure they are, from layer → (B, L, H)."""
+    def score_hidden(self, hidden: Mapping[int, Tensor], rows: Rows) -> tuple[list[float], list[float]]:
+        """Scores of some answers, and how sure they are, from layer → states of the rows."""
 
 
 @runtime_checkable
@@ -116,13 +115,13 @@ class Rollout:
     scores: Tensor
     rewards: Tensor
     kl: Tensor
-    lower: list[Tensor | None]
+    lower: list[Lower | None]
     objectives: dict[str, Tensor] = field(default_factory=dict)
 
-    def part(self, number: int, pad_id: int) -> Batch:
-        """A part's answers as a batch for the model."""
+    def part(self, number: int, trunk: Trunk) -> Rows:
+        """A part's answers as the model runs them."""
         chosen = self.parts[number]
-        return collate([self.prompts[index] for index in chosen], [self.responses[index].token_ids for index in chosen], pad_id)
+        return rows_of(trunk, [self.prompts[index] for index in chosen], [self.responses[index].token_ids for index in chosen])
 
 
 def draw_rollout(
@@ -151,12 +150,12 @@ def draw_rollout(
     tokens = [response.token_ids for response in responses]
     rows = [list(prompt) for prompt in prompts]
     parts, minibatches = deal([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings)
-    batches = [collate([rows[index] for index in part], [tokens[index] for index in part], trunk.pad_id) for part in parts]
+    batches = [rows_of(trunk, [rows[index] for index in part], [tokens[index] for index in part]) for part in parts]
     with torch.no_grad():
         with trunk.using(None):
             references, lower, found = _reference(trunk, batches, score, settings, temperature)
         with trunk.using(ROLE):
-            policies = _policy(trunk, head, batches, lower, settings, temperature)
+            policies = _policy(trunk, head, batches, lower, temperature)
     order = torch.tensor([index for part in parts for index in part]).argsort()
     policy, reference = _together(policies, order), _together(references, order)
     judged = _judged(score, prompts, tokens) if found is None else Judged(found[0][order], found[1][order], {})
@@ -172,33 +171,39 @@ def draw_rollout(
 
 
 def forward(
-    trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None, entropy_gradient: bool = False
+    trunk: Trunk, head: nn.Linear | None, rows: Rows, temperature: float, *, lower: Lower | None = None, entropy_gradient: bool = False
 ) -> Forward:
-    """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled.
+    """The policy's view of some answers under the adapter that is on; carries gradients when they are enabled.
 
     Args:
         lower: states below the adapted layers to go on from, or None to begin with the tokens.
-        top_layers: how many layers are left from there.
         entropy_gradient: whether the entropy carries a gradient, too.
     """
-    hidden = trunk.hidden(batch) if lower is None or top_layers is None else trunk.upper(batch, lower, trunk.layers - top_layers)
-    found = response_logprobs(trunk, batch, temperature, hidden=hidden, entropy_gradient=entropy_gradient)
-    values = None if head is None else batch.rectangle(head(batch.predicting(hidden).to(head.weight.dtype))[:, 0])
+    hidden = trunk.hidden(rows) if lower is None else trunk.hidden_layers(rows, [trunk.layers], lower=lower)[trunk.layers]
+    found = response_logprobs(trunk, rows, temperature, hidden=hidden, entropy_gradient=entropy_gradient)
+    values = None if head is None else rows.rectangle(head(rows.predicting(hidden).to(head.weight.dtype))[:, 0])
     return Forward(found.logprobs, found.entropy, values)
 
 
+def rows_of(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rows:
+    """Answers as the model runs them, with the same arithmetic whether something is learned or not: the first-epoch ratio is exactly 1."""
+    return trunk.rows(prompts, responses, whole=True)
+
+
 def deal(lengths: Sequence[int], settings: OnlineSettings) -> tuple[list[list[int]], list[list[int]]]:
-    """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't
-    depend on the size of a part.
+    """Parts (indices of answers) and minibatches (numbers of parts). Siblings stay together where there are enough groups, so that their prompt is read
+    once. Who is in a minibatch doesn't depend on the size of a part.
 
     Args:
-        lengths: (B,) tokens of each prompt and answer.
+        lengths: (B,) tokens of each prompt and answer; siblings stand together.
     """
+    each = settings.group_size if len(lengths) >= settings.group_size * settings.minibatches else 1
+    groups = [list(range(start, start + each)) for start in range(0, len(lengths), each)]
+    groups.sort(key=lambda group: (-sum(lengths[index] for index in group), group))
     parts: list[list[int]] = []
     minibatches: list[list[int]] = []
-    by_length = [index for (index,) in length_buckets(lengths, 1)]
     for start in range(settings.minibatches):
-        chosen = by_length[start :: settings.minibatches]  # short and long ones in each
+        chosen = [index for group in groups[start :: settings.minibatches] for index in group]  # short and long ones in each
         pieces = [chosen[at : at + settings.microbatch] for at in range(0, len(chosen), settings.microbatch)]
         minibatches.append(list(range(len(parts), len(parts) + len(pieces))))
         parts += pieces
@@ -225,8 +230,8 @@ def widen(values: Tensor, longest: int) -> Tensor:
 
 
 def _reference(
-    trunk: Trunk, batches: list[Batch], score: Score, settings: OnlineSettings, temperature: float
-) -> tuple[list[Forward], list[Tensor | None], tuple[Tensor, Tensor] | None]:
+    trunk: Trunk, batches: list[Rows], score: Score, settings: OnlineSettings, temperature: float
+) -> tuple[list[Forward], list[Lower | None], tuple[Tensor, Tensor] | None]:
     """One pass of the base over all parts, for whoever needs it.
 
     Returns:
@@ -235,14 +240,14 @@ def _reference(
     """
     top = top_layers(trunk, settings)
     border = trunk.layers - top if top is not None and trunk.splits else None
-    reads = score if isinstance(score, ReadsHidden) and all(int(batch.lengths.max()) <= score.longest for batch in batches) else None
+    reads = score if isinstance(score, ReadsHidden) and all(batch.longest <= score.longest for batch in batches) else None
     layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
     passes, lower, scores, doubts = [], [], [], []
     for batch in batches:
         states = trunk.hidden_layers(batch, sorted(layers))
         found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
         passes.append(Forward(found.logprobs, found.entropy, None))
-        lower.append(None if border is None else states[border])
+        lower.append(None if border is None else Lower(border, states[border]))
         if reads is not None:
             mean, spread = reads.score_hidden(states, batch)
             scores += mean
@@ -262,10 +267,9 @@ def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[
 
 
 def _policy(
-    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], lower: list[Tensor | None], settings: OnlineSettings, temperature: float
+    trunk: Trunk, head: nn.Linear | None, batches: list[Rows], lower: list[Lower | None], temperature: float
 ) -> list[Forward]:
-    top = top_layers(trunk, settings)
-    return [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]
+    return [forward(trunk, head, batch, temperature, lower=states) for batch, states in zip(batches, lower, strict=True)]
 
 
 def _together(passes: list[Forward], order: Tensor) -> Forward:
