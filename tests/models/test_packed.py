@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, pack, packs
+from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, pack, packs, trees_of
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
@@ -28,6 +28,22 @@ def test_a_row_by_hand() -> None:
     assert len(pack([Tree((1,) * (LEAST_ROWS + 1), ())], 0).input_ids) == LEAST_ROWS + ROW_STEP
     with pytest.raises(ValueError, match="without tokens"):
         pack([Tree((), ((1,),))], 0)
+
+
+def test_the_state_before_a_token_predicts_it() -> None:
+    """The first token of every response is predicted by the last of its prompt, however far away that stands."""
+    packed = pack(TREES, pad_id=0)
+    places = torch.arange(len(packed.input_ids))[:, None]
+    assert packed.targets.tolist() == [8, 9, 10, 14, 15, 16]
+    assert packed.predicting(places)[:, 0].tolist() == [2, 3, 2, 8, 9, 10]
+    assert packed.reading(places)[:, 0].tolist() == [3, 4, 5, 9, 10, 11]
+    assert [states[:, 0].tolist() for states in packed.response_states(places)] == [[3, 4], [5], [8], [9, 10, 11]]
+    assert packed.rectangle(packed.targets).tolist() == [[8, 9, 0], [10, 0, 0], [0, 0, 0], [14, 15, 16]]
+    assert packed.longest == 5
+
+
+def test_neighbours_with_one_prompt_are_one_tree() -> None:
+    assert trees_of([[1], [1], [2], [1]], [[3], [4], [5], [6]]) == [Tree((1,), ((3,), (4,))), Tree((2,), ((5,),)), Tree((1,), ((6,),))]
 
 
 def test_packs_hold_no_more_than_they_may_and_all_there_is() -> None:

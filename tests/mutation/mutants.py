@@ -38,13 +38,13 @@ MUTANTS = (
     Mutant("bradley-terry: sign", "reward/losses.py", "F.binary_cross_entropy_with_logits(lead,", "-F.binary_cross_entropy_with_logits(lead,", REWARD),
     Mutant("dpo: sign", "policy/preference_losses.py", "_with_logits(beta * moved, target", "_with_logits(-beta * moved, target", PREFERENCES),
     Mutant("ipo: sign", "policy/preference_losses.py", "wanted = 1 / (2 * beta)", "wanted = -1 / (2 * beta)", PREFERENCES),
-    Mutant("q-learning: sign", "policy/algorithms/q_learning.py", "settings.beta * (new.logprobs - ref_logprobs)", "settings.beta * (ref_logprobs - new.logprobs)", ALGORITHMS),
+    Mutant("q-learning: sign", "policy/algorithms/q_learning.py", "beta * (new.logprobs - ref_logprobs)", "beta * (ref_logprobs - new.logprobs)", ALGORITHMS),
     Mutant("kl: sign", "policy/kl.py", "return logprobs - ref_logprobs.detach()", "return ref_logprobs.detach() - logprobs", KL),
     Mutant("price of kl: sign", "policy/kl.py", "(-beta * kl.detach())", "(beta * kl.detach())", KL),
     Mutant("entropy: sign of its gradient", "models/logprobs.py", "/ (-temperature * total", "/ (temperature * total", "tests/models/test_logprobs.py"),
     # chosen and rejected
     Mutant("bradley-terry: swapped", "reward/losses.py", "lead = chosen - rejected", "lead = rejected - chosen", REWARD),
-    Mutant("dpo: swapped", "policy/preference_losses.py", "(chosen - ref_chosen.detach()) - (rejected", "(rejected - ref_chosen.detach()) - (chosen", PREFERENCES),
+    Mutant("dpo: swapped", "policy/preference_losses.py", "(chosen - ref_chosen.detach()) - (rej", "(rejected - ref_chosen.detach()) - (rej", PREFERENCES),
     # the mask
     Mutant("mask: dropped", "policy/losses.py", "return x.masked_fill(~mask, 0)", "return x", LOSSES),
     Mutant("mask: kl of padding", "policy/kl.py", "return kl.masked_fill(~mask, 0).sum(dim=1)", "return kl.sum(dim=1)", KL),
@@ -60,7 +60,8 @@ MUTANTS = (
     Mutant("mean: a part's own", "policy/losses.py", "mask.sum() if denominator is None else denominator)", "mask.sum())", LOSSES),
     # where the score stands, and which state predicts a token
     Mutant("score: on the first token", "policy/kl.py", "(positions * mask).amax(dim=1", "(positions * mask).amin(dim=1", KL),
-    Mutant("shift: a token predicts itself", "models/sequences.py", "return hidden.flatten(0, 1)[self._flat(shift=-1)]", "return hidden.flatten(0, 1)[self._flat(shift=0)]", "tests/models/test_logprobs.py"),
+    Mutant("shift: a token predicts itself", "models/sequences.py", "[self._flat(shift=-1)]", "[self._flat(shift=0)]", "tests/models/test_logprobs.py"),
+    Mutant("shift: in a row, too", "models/packed.py", "[border - 1] if length", "[border] if length", "tests/models/test_packed.py"),
     Mutant("temperature: forgotten", "models/logprobs.py", "scaled.div_(temperature)", "scaled.div_(1.0)", "tests/models/test_logprobs.py"),
     # constants that would be trained
     Mutant("detach: the reference", "policy/kl.py", "return logprobs - ref_logprobs.detach()", "return logprobs - ref_logprobs", KL),

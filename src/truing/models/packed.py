@@ -117,11 +117,14 @@ def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]
     return [Tree(prompt, tuple(response for _, response in own)) for prompt, own in groupby(rows, key=itemgetter(0))]
 
 
-def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None) -> Packed:
+def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None, fill: bool = True) -> Packed:
     """Trees in one row.
 
     The row is filled up to a number of tokens of which a matrix product gives each row the same bits wherever it stands: kernels for few rows, and for the
     last odd ones, add in another order.
+
+    Args:
+        fill: False leaves it as short as it is, for a reader to whom last bits are nothing.
 
     Raises:
         ValueError: a prompt is empty.
@@ -139,7 +142,7 @@ def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None) -> Pa
             spans.append(Span(len(ids), len(ids) + len(response)) if response else Span(border - 1, border))
             ids += response
             positions += range(len(prompt), len(prompt) + len(response))
-    rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS)
+    rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS) if fill else len(ids)
     positions += [0] * (rows - len(ids))
     ids += [pad_id] * (rows - len(ids))
     return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans, whole)

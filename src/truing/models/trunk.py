@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from truing.errors import UserError
 from truing.models.lora import speed_up
 from truing.models.packed import Packed, pack, trees_of
-from truing.models.plain_layers import layer_forward, norm
+from truing.models.plain_layers import Keep, layer_forward, layer_step, norm
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
@@ -124,13 +124,14 @@ class Trunk:
         output: Tensor = self._body(input_ids=rows.input_ids, use_cache=False).last_hidden_state
         return output
 
-    def hidden_layers(self, rows: Rows, layers: Sequence[int], *, lower: Lower | None = None) -> dict[int, Tensor]:
+    def hidden_layers(self, rows: Rows, layers: Sequence[int], *, lower: Lower | None = None, keep: Keep | None = None) -> dict[int, Tensor]:
         """Layer → (B, L, H) or (N, H), under the adapter that is on. Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
         the final norm applied.
 
         Args:
             lower: states after some layer to go on from. Where no adapter touches the layers below, they are the same for every role: run them once. Only
                 for a model that `splits`.
+            keep: is given each layer's keys and values, (N, g, D), in turn. Only for a model that `splits`.
         """
         if not isinstance(rows, Packed):
             every = self._body(input_ids=rows.input_ids, use_cache=False, output_hidden_states=True).hidden_states
@@ -139,7 +140,7 @@ class Trunk:
         cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=rows.positions[None]))
         found = {done: states} if done in layers else {}
         for place, layer in enumerate(self._body.layers[done : max(layers)], done + 1):
-            states = layer_forward(layer, states, cos, sin, rows)
+            states = layer_forward(layer, states, cos, sin, rows, keep)
             if place in layers:
                 found[place] = norm(self._body.norm, states) if place == self.layers else states
         return found
@@ -172,6 +173,20 @@ class Trunk:
     def load_weights(self, file: Path) -> None:
         """Take up what `merged_weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))
+
+    def plain_step(self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor) -> Tensor:
+        """(B, H) states of one more token of each sequence; only for a model that `splits`.
+
+        Args:
+            tokens, positions: (B,).
+            keys, values: (B, g, S, D) of each layer; written at place `at`.
+            looks: (B, at + 1) bool, True where the token may look.
+        """
+        states = self._body.embed_tokens(tokens)
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=positions[None]))
+        for layer, own_keys, own_values in zip(self._body.layers, keys, values, strict=True):
+            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None])
+        return norm(self._body.norm, states)
 
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """(B, Q, H) states of Q more tokens, given a key-value cache that is extended in place.

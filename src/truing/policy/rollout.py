@@ -170,9 +170,7 @@ def draw_rollout(
     )  # fmt: skip
 
 
-def forward(
-    trunk: Trunk, head: nn.Linear | None, rows: Rows, temperature: float, *, lower: Lower | None = None, entropy_gradient: bool = False
-) -> Forward:
+def forward(trunk: Trunk, head: nn.Linear | None, rows: Rows, temperature: float, *, lower: Lower | None = None, entropy_gradient: bool = False) -> Forward:
     """The policy's view of some answers under the adapter that is on; carries gradients when they are enabled.
 
     Args:
@@ -266,9 +264,7 @@ def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[
     return Judged(torch.tensor(score(prompts, responses), dtype=torch.float32), None, {})
 
 
-def _policy(
-    trunk: Trunk, head: nn.Linear | None, batches: list[Rows], lower: list[Lower | None], temperature: float
-) -> list[Forward]:
+def _policy(trunk: Trunk, head: nn.Linear | None, batches: list[Rows], lower: list[Lower | None], temperature: float) -> list[Forward]:
     return [forward(trunk, head, batch, temperature, lower=states) for batch, states in zip(batches, lower, strict=True)]
 
 
