@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-import torch
 from torch import Tensor
 
-from truing.models.sequences import collate
+from policy.bandit import BETA, OTHER, PROMPT, TEMPERATURE, distribution
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ONLINE, REPLAY
 from truing.policy.settings import OnlineSettings
@@ -21,7 +20,6 @@ from tuning import PLACELESS
 
 pytestmark = pytest.mark.slow
 
-PROMPT, OTHER, BETA, TEMPERATURE = [5, 6, 7], [100], 0.5, 0.9
 BY: dict[str, dict[str, object]] = {
     "ppo": {"lr": 1e-2, "epochs": 2},
     "reinforce": {"lr": 1e-2},
@@ -41,13 +39,6 @@ class Worth(NamedTuple):
     def net(self) -> float:
         """What the policy is worth."""
         return self.reward - BETA * self.kl
-
-
-def distribution(trunk: Trunk, role: str | None, prompt: list[int] = PROMPT) -> Tensor:
-    """(V,) of the answer's one token."""
-    with torch.no_grad(), trunk.using(role):
-        hidden = trunk.hidden(collate([prompt], [[0]], trunk.pad_id))
-        return torch.softmax(trunk.logits(hidden[:, len(prompt) - 1]).double()[0] / TEMPERATURE, 0)
 
 
 def worth(policy: Tensor, base: Tensor, rewards: Tensor) -> Worth:

@@ -234,6 +234,9 @@ def test_doubts_come_from_a_reward_that_knows_them() -> None:
 
 def test_objectives_come_from_a_reward_that_is_made_of_several(trunk: Trunk) -> None:
     class Several:
+        def __init__(self) -> None:
+            self.parts = {"kind": None, "brief": None}
+
         def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
             return self.score_objectives(prompts, responses)[0]
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from truing.errors import SettingError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
+from truing.policy.constraint import Constraint
 from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.learner import Learner
 from truing.policy.losses import denominators, masked_mean
 from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward
+from truing.policy.rollout import ROLE, Forward, GivesValues, HasObjectives, Rollout, Score, draw_rollout, forward
 from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
@@ -46,10 +47,16 @@ class OnlineLearner(Learner):
         self.prompt_ids = list(prompts)
         self.prompts = [list(ids) for ids in prompts.values()]
         target = settings.kl_target_nats
+        self.constraint = Constraint(settings.at_least, lr=settings.at_least_lr, start=settings.at_least_price) if settings.at_least else None
         self.kl = FixedKL(settings.beta) if target is None else AdaptiveKL(settings.beta, target=target, horizon=settings.kl_horizon)
 
     def start(self, artifacts: Path, parent: str) -> None:
-        """As every learner; a new value head promises nothing, or what the reward model would say."""
+        """As every learner; a new value head promises nothing, or what the reward model would say.
+
+        Raises:
+            SettingError: a constraint is on an objective that the reward isn't made of.
+        """
+        _require_objectives(self.settings, self.score)
         if self.head is not None:
             _start_value_head(self.head, self.settings, self.score)
         super().start(artifacts, parent)
@@ -62,7 +69,7 @@ class OnlineLearner(Learner):
         seeds = [seed_from(self.seed, "answer", self.done, place) for place in range(len(chosen))]
         rollout = draw_rollout(
             self.trunk, self.head, [self.prompts[index] for index in chosen], seeds, self.score, self.settings,
-            beta=self.kl.beta, temperature=self.temperature, max_new_tokens=self.max_new_tokens,
+            beta=self.kl.beta, temperature=self.temperature, max_new_tokens=self.max_new_tokens, constraint=self.constraint,
         )  # fmt: skip
         targets, beta = self.targets(rollout), self.kl.beta
         steps = self.learn(rollout, targets)
@@ -72,6 +79,9 @@ class OnlineLearner(Learner):
         }
         if self.settings.kl_target_nats is not None:
             row["objective/kl_target"] = self.settings.kl_target_nats
+        if self.constraint is not None:
+            row |= {f"objective/price/{name}": price for name, price in self.constraint.prices.items()}
+            self.constraint.update(rollout.objectives)
         self.kl.update(row["objective/kl"], len(chosen))
         self.rows.append(row)
         for place in range(min(SHOWN, len(chosen))):
@@ -163,12 +173,25 @@ class OnlineLearner(Learner):
         return f"score {row['objective/scores']:+.2f}  kl {row['objective/kl']:.1f}  length {row['response/length']:.0f}  ends {row['response/eos_rate']:.0%}"
 
     def state(self) -> dict[str, Any]:
-        """Where an adaptive beta stands."""
-        return {"kl": self.kl.state()}
+        """Where an adaptive beta and the prices of constraints stand."""
+        return {"kl": self.kl.state(), "constraint": None if self.constraint is None else self.constraint.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take it up."""
         self.kl.load(state["kl"])
+        if self.constraint is not None:
+            self.constraint.load(state["constraint"])
+
+
+def _require_objectives(settings: OnlineSettings, score: Score) -> None:
+    known: Mapping[str, object] = score.parts if isinstance(score, HasObjectives) else {}
+    missing = sorted(settings.at_least.keys() - set(known))
+    if missing:
+        has = f"it is made of {', '.join(sorted(known))}" if known else "it is not made of several"
+        raise SettingError(
+            f"tune.at_least names {', '.join(missing)}, and the reward model has no such objective: {has}",
+            fix="`truing reward combine` makes one reward model of several; name one of its objectives",
+        )
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from truing.models.generate import Response, generate
 from truing.models.logprobs import response_logprobs
 from truing.models.trunk import Lower, Rows, Trunk
+from truing.policy.constraint import Constraint
 from truing.policy.kl import k1, token_rewards
 from truing.policy.settings import OnlineSettings, TuneSettings
 
@@ -51,7 +52,15 @@ class KnowsDoubt(Protocol):
 
 @runtime_checkable
 class HasObjectives(Protocol):
-    """A reward that is made of several, each with a name."""
+    """A reward that is made of several, each with a name.
+
+    Attributes:
+        parts: by name.
+    """
+
+    @property
+    def parts(self) -> Mapping[str, object]:
+        """By name."""
 
     def score_objectives(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float], dict[str, list[float]]]:
         """Scores, how sure they are, and each objective's own scores."""
@@ -96,7 +105,7 @@ class Rollout:
     bool, True on generated tokens. logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the
     answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. doubts: (B,)
     its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for
-    cut-off answers and the clip. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
+    cut-off answers, the clip and the constraint. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
     (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
     every layer is adapted. objectives: name → (B,) scores, of a reward that is made of several.
     """
@@ -135,6 +144,7 @@ def draw_rollout(
     beta: float,
     temperature: float,
     max_new_tokens: int,
+    constraint: Constraint | None = None,
 ) -> Rollout:
     """Draw an answer to each prompt and work out what its tokens earned.
 
@@ -144,6 +154,7 @@ def draw_rollout(
         seeds: one for each answer.
         score: the reward, normalised to standard deviation 1 on reference samples.
         beta: price of a nat.
+        constraint: on objectives that the reward is made of.
     """
     with trunk.merged(ROLE):
         responses = generate(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=max(len(prompts), 1))
@@ -160,6 +171,8 @@ def draw_rollout(
     policy, reference = _together(policies, order), _together(references, order)
     judged = _judged(score, prompts, tokens) if found is None else Judged(found[0][order], found[1][order], {})
     scores = final_scores(judged.scores, torch.tensor([response.finished for response in responses]), settings)
+    if constraint is not None:
+        scores, beta = constraint.blended(scores, judged.objectives), beta * constraint.share
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)

@@ -45,6 +45,11 @@ class OnlineSettings(TuneSettings):
     score: Literal["mean", "lower", "worst"] = Field(
         "mean", description="what the reward ensemble says: its mean, the mean less a standard deviation over its members, or its worst member"
     )
+    at_least: dict[str, float] = Field(
+        {}, description="objectives of a combined reward model and the mean that each must keep, in its normalised unit; their prices are learned"
+    )
+    at_least_lr: float = Field(0.1, gt=0, description="how fast such a price rises, each update, for a unit that its objective is short")
+    at_least_price: float = Field(1.0, ge=0, description="what such a price is at the start")
     truncation: Literal["set", "subtract", "keep"] = Field("set", description="score of a cut-off answer: set to -penalty, less the penalty, or kept")
     truncation_penalty: float = Field(1.0, ge=0, description="that penalty, in standard deviations of the reward")
     score_clip: float = Field(10.0, gt=0, description="normalised scores are held within plus or minus this; hits are counted")

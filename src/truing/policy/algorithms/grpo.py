@@ -40,6 +40,8 @@ class GRPOSettings(OnlineSettings):
             raise ValueError("grpo needs group_size >= 2: an answer is measured by its siblings")
         if self.kl_in == "loss" and self.kl_target_nats is not None:
             raise ValueError('an adaptive beta (kl_target_nats) steers the price on the reward: grpo needs kl_in = "reward" for it')
+        if self.kl_in == "loss" and self.at_least:
+            raise ValueError('a constraint (at_least) shares its price with KL on the reward: grpo needs kl_in = "reward" for it')
         return self
 
 

@@ -29,6 +29,8 @@ class QLearningSettings(OnlineSettings):
     def _priced(self) -> "QLearningSettings":
         if self.beta == 0 or self.kl_target_nats is not None:
             raise ValueError("q-learning needs a fixed beta > 0: the policy is its Q in units of beta")
+        if self.at_least:
+            raise ValueError("q-learning can't learn the price of a constraint (at_least): answers that are kept have the price of their day in their score")
         if self.replay < self.samples:
             raise ValueError(f"replay = {self.replay} is less than samples = {self.samples}: an update learns from at least its own answers")
         return self
