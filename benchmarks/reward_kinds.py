@@ -1,6 +1,6 @@
 """What it is worth to learn from judgements as they were made, and not from the pairs they come to: rankings, ties, thumbs, mixtures, on real data.
 
-    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--out benchmarks/results]
+    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--work .cache/reward-kinds] [--out benchmarks/results]
 
 NAME names the data in the result, PATH is any file that `truing import` reads. For each file: import, trust, features of the default model, and the linear
 head fitted to each arm's judgements with the same folds, strengths of L2 and members:
@@ -57,22 +57,23 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--prompts", type=int, default=500, help="of each file, at most")
     parser.add_argument("--folds", type=int, default=4, help="of prompts, each foretold from the others")
+    parser.add_argument("--work", type=Path, default=Path(".cache/reward-kinds"), help="where features are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     trunk, found = open_trunk(ModelSettings()), {}
     for one in arguments.data:
         name, _, place = one.partition("=")
         path, _, form = place.partition(":")
-        found[name] = compared(Path(path), form or "auto", trunk, arguments.prompts, arguments.folds)
+        found[name] = compared(Path(path), form or "auto", trunk, arguments)
     record("reward-kinds", "judgements of other prompts under reward models that learned from judgements as said, and in other forms", found, arguments.out)
 
 
-def compared(path: Path, form: str, trunk: Trunk, most: int, folds: int) -> dict[str, Any]:
+def compared(path: Path, form: str, trunk: Trunk, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every arm on one file."""
+    folds = arguments.folds
     settings = RewardSettings(learn_from="judgements")
-    told = all_said(path, form, trunk, settings, most)
-    with tempfile.TemporaryDirectory() as scratch:
-        features = FeatureCache(Path(scratch), trunk, frozen_spec(trunk, settings)).get(told.responses)
+    told = all_said(path, form, trunk, settings, arguments.prompts)
+    features = FeatureCache(arguments.work, trunk, frozen_spec(trunk, settings)).get(told.responses)
     where = {item: place for place, item in enumerate(told.responses)}
     fold = dict(zip(prompts := sorted(set(told.prompt_of)), folds_by_prompt(prompts, folds, SEED).tolist(), strict=True))
     each: dict[str, list[float]] = {}
