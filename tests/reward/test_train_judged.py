@@ -16,9 +16,9 @@ def features(responses: int, width: int) -> Tensor:
     """(S, D) fp64 of a thousandfold spread, most of it along few directions."""
     draw = torch.Generator().manual_seed(responses)
     spread = torch.logspace(1, -2, width, dtype=torch.float64)
-    return (torch.randn(responses, width, generator=draw, dtype=torch.float64) * spread) @ torch.linalg.qr(
-        torch.randn(width, width, generator=draw, dtype=torch.float64)
-    )[0]
+    turn, _ = torch.linalg.qr(torch.randn(width, width, generator=draw, dtype=torch.float64))
+    found: Tensor = (torch.randn(responses, width, generator=draw, dtype=torch.float64) * spread) @ turn
+    return found
 
 
 def mixture(responses: int) -> Judged:
