@@ -1,6 +1,6 @@
 """What it is worth to learn from judgements as they were made, and not from the pairs they come to: rankings, ties, thumbs, mixtures, on real data.
 
-    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--out benchmarks/results]
+    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--work .cache/reward-kinds] [--out benchmarks/results]
 
 NAME names the data in the result, PATH is any file that `truing import` reads. For each file: import, trust, features of the default model, and the linear
 head fitted to each arm's judgements with the same folds, strengths of L2 and members:
@@ -12,9 +12,11 @@ head fitted to each arm's judgements with the same folds, strengths of L2 and me
     only KIND    where there are several kinds, as said but of one kind alone
     nothing      all scores alike: what the scales of the kinds know by themselves
 
-Each is asked how surprising the judgements of other prompts are, as they were said: scales of its own (widths of ties, cut-points) are fitted to the train
-judgements with its scores as they stand, so that only the scores are compared. The prompts are parted in folds, each foretold from the others. Intervals are
-bootstraps over prompts. The last line of stdout is one JSON object; the same is written to reward-kinds-DATE.json.
+Each is asked how surprising the judgements of other prompts are, as they were said. The prompts are parted in folds, each scored by a fit to the others. A
+slope of the scores and scales (widths of ties, cut-points) are then fitted to what the other folds said, with those scores, which never saw what they are
+asked about: an arm whose scores are too steep or too flat isn't blamed for it, and only what they know is compared. Intervals are bootstraps over prompts.
+
+The last line of stdout is one JSON object; the same is written to reward-kinds-DATE.json.
 """
 
 import argparse
@@ -57,41 +59,46 @@ def main() -> None:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--prompts", type=int, default=500, help="of each file, at most")
     parser.add_argument("--folds", type=int, default=4, help="of prompts, each foretold from the others")
+    parser.add_argument("--work", type=Path, default=Path(".cache/reward-kinds"), help="where features are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     trunk, found = open_trunk(ModelSettings()), {}
     for one in arguments.data:
         name, _, place = one.partition("=")
         path, _, form = place.partition(":")
-        found[name] = compared(Path(path), form or "auto", trunk, arguments.prompts, arguments.folds)
+        found[name] = compared(Path(path), form or "auto", trunk, arguments)
     record("reward-kinds", "judgements of other prompts under reward models that learned from judgements as said, and in other forms", found, arguments.out)
 
 
-def compared(path: Path, form: str, trunk: Trunk, most: int, folds: int) -> dict[str, Any]:
+def compared(path: Path, form: str, trunk: Trunk, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every arm on one file."""
+    folds = arguments.folds
     settings = RewardSettings(learn_from="judgements")
-    told = all_said(path, form, trunk, settings, most)
-    with tempfile.TemporaryDirectory() as scratch:
-        features = FeatureCache(Path(scratch), trunk, frozen_spec(trunk, settings)).get(told.responses)
+    told = all_said(path, form, trunk, settings, arguments.prompts)
+    features = FeatureCache(arguments.work, trunk, frozen_spec(trunk, settings)).get(told.responses)
     where = {item: place for place, item in enumerate(told.responses)}
     fold = dict(zip(prompts := sorted(set(told.prompt_of)), folds_by_prompt(prompts, folds, SEED).tolist(), strict=True))
-    each: dict[str, list[float]] = {}
-    asked: list[str] = []
+    found: dict[str, Tensor] = {}  # of each arm, (S,) scores of all responses by fits that didn't see their prompts
     strengths: dict[str, list[float]] = {}
     for left_out in range(folds):
-        train, unseen = (told.only([prompt for prompt in prompts if (fold[prompt] == left_out) is out]) for out in (False, True))
-        seen, held_out = (features[[where[item] for item in part.responses]] for part in (train, unseen))
-        asked += unseen.prompts
+        train = told.only([prompt for prompt in prompts if fold[prompt] != left_out])
+        seen = features[[where[item] for item in train.responses]]
+        unseen = torch.tensor([fold[prompt] == left_out for prompt in told.prompt_of])
         for name, lesson in arms_of(train).items():
-            scores, unknown = torch.zeros(len(seen), dtype=torch.float64), torch.zeros(len(held_out), dtype=torch.float64)
+            scores = found.setdefault(name, torch.zeros(len(features), dtype=torch.float64))
             if lesson is not None:
                 fit, _ = fit_judged(lesson, seen, settings, SEED, lambda **_: None)
                 strengths.setdefault(name, []).append(fit.facts["l2"])
                 with torch.no_grad():
-                    scores, unknown = (fit.head(x).double().mean(1) for x in (seen, held_out))
-            slope, scales = scales_for(train, scores)
-            each.setdefault(name, []).extend(by_judgement(unseen, unknown * slope, scales))
-            print(path.name, left_out, name, sum(each[name]) / len(each[name]), flush=True)
+                    scores[unseen] = fit.head(features[unseen]).double().mean(1)
+    each: dict[str, list[float]] = {}
+    asked: list[str] = []
+    for left_out in range(folds):
+        others, own = (told.only([prompt for prompt in prompts if (fold[prompt] == left_out) is out]) for out in (False, True))
+        asked += own.prompts
+        for name, scores in found.items():
+            slope, scales = scales_for(others, scores[[where[item] for item in others.responses]])
+            each.setdefault(name, []).extend(by_judgement(own, scores[[where[item] for item in own.responses]] * slope, scales))
     kinds = dict(Counter(str(one.kind) for one in told.said))
     row: dict[str, Any] = {"judgements": kinds, "prompts": len(prompts), "responses": len(told.responses), "folds": folds}
     for name, nats in each.items():
@@ -187,7 +194,7 @@ def changed(told: SaidLesson, change: Change) -> SaidLesson:
 
 
 def scales_for(told: SaidLesson, scores: Tensor) -> tuple[Tensor, Scales]:
-    """The likeliest slope, for an arm may have learned scores too steep, and scales of the train judgements for scores that stand."""
+    """The likeliest slope of scores that stand, and scales with it."""
     said = told.tensors()
     scales = Scales(told.forms)
     log_slope = torch.zeros((), dtype=torch.float64, requires_grad=True)

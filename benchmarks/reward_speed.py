@@ -9,9 +9,10 @@ Every arm is a process of its own, one after the other: its memory is its own.
 Speed is measured in rounds: every arm and the peer in turn, each on a few pairs, and again; medians count. A machine is faster at one hour than at another, and
 what takes an hour would be compared with its neighbours' weather. A second counts from tokens to states, reading features or training LoRA; opening the model
 doesn't count, on either side. What a head takes to be fitted to features of all pairs comes on top, from the whole run. Accuracy and memory are of whole runs,
-all pairs, one after the other. Nothing else should run while the rounds do; whole runs don't mind, nor how many threads they have.
+all pairs, one after the other. Nothing else should run while the rounds do. Accuracy and memory don't mind, nor how many threads
+whole runs have; the seconds of a fit do, and count as they were: beside other work that can only cost a head.
 
-What has been measured isn't measured again with the same settings and code, speed on the same machine: a run that was killed goes on with the next (--work).
+What has been measured isn't measured again with the same settings and code (--work, of one machine): a run that was killed goes on with the next.
 
 The peer leaves out pairs with more than LENGTH tokens, of learning and of evaluation; Truing takes their last LENGTH. Its script counts them as learned, which
 flatters its speed: `peer_keeps` says how many it learned from. `accuracy_within` is ours on the test pairs that the peer keeps, to stand beside its accuracy.

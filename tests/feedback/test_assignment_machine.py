@@ -271,7 +271,7 @@ def project(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_door(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(next_question, "REPEAT_GAP", 0)  # so that a short day has repeats
     Door.project = project
-    settled = settings(max_examples=20, stateful_step_count=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    settled = settings(max_examples=30, stateful_step_count=30, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(Door, settings=settled)
 
 

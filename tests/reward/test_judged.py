@@ -51,25 +51,25 @@ def test_a_mixture_by_hand() -> None:
     assert surprise(scores(LN3, 0), found, scales).item() == near(whole)
 
 
-def test_scales_are_against_their_mean_by_shares() -> None:
+def test_scales_are_against_their_mean_square_by_shares() -> None:
     thumbs, ranking = Said(Kind.THUMBS, (0,), {"up": True}, 1.0), Said(Kind.RANKING, (0, 1), {"ranks": [1, 2]}, 1.0)
     forms = forms_of([pair(0, 1, 1), Said(Kind.EDIT, (0, 1), {}, 1.0), ranking, thumbs])
     assert forms.shares == (0.5, 0.25, 0, 0.25)
     scales = Scales(forms)
     with torch.no_grad():
-        scales.log_scale.copy_(torch.tensor([0.0, 4 * LN3, 7.0, 0.0], dtype=torch.float64))
-    assert [scales.scale(kind).item() for kind in (Kind.PAIR, Kind.RANKING, Kind.THUMBS)] == [near(1 / 3), near(27), near(1 / 3)]
+        scales.log_scale.copy_(torch.tensor([0.0, math.log(5), 7.0, LN3], dtype=torch.float64))
+    assert [scales.scale(kind).item() for kind in (Kind.PAIR, Kind.RANKING, Kind.THUMBS)] == [near(1 / 3), near(5 / 3), near(1)]  # 9 = 1/2 + 25/4 + 9/4
     alone = Scales(forms_of([thumbs]))
     with torch.no_grad():
         alone.log_scale.fill_(5.0)
     assert alone.scale(Kind.THUMBS).item() == 1  # so that strong L2 on the scores is strong
 
 
-def test_aspects_are_loaded_against_their_mean() -> None:
+def test_aspects_are_loaded_against_their_mean_square() -> None:
     scales = Scales(forms_of([Said(Kind.RATING, (0,), {"aspects": {"true": 1, "warm": 2}}, 1.0)]))
     with torch.no_grad():
-        scales.loading.copy_(torch.tensor([math.log(8), math.log(2)], dtype=torch.float64))
-    assert scales.loadings().tolist() == [near(2), near(0.5)]  # against a mean of log 4
+        scales.loading.copy_(torch.tensor([math.log(7), 0.0], dtype=torch.float64))
+    assert scales.loadings().tolist() == [near(1.4), near(0.2)]  # 5 is the root of (49 + 1) / 2
     alone = Scales(forms_of([Said(Kind.RATING, (0,), {"aspects": {"true": 1}}, 1.0)]))
     with torch.no_grad():
         alone.loading.fill_(2.0)

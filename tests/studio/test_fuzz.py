@@ -46,7 +46,7 @@ def app(project: Project) -> FastAPI:
 def test_the_api_keeps_to_its_description(app: FastAPI, project: Project) -> None:
     """A short run; benchmarks/studio/fuzz.py is the long one, which also goes through the edges of the description."""
     on_sqlite = project.database.url.startswith("sqlite")
-    found = fuzz(app, examples=6 if on_sqlite else 3, seed=1, phases=("fuzzing", "stateful") if on_sqlite else ("fuzzing",))
+    found = fuzz(app, examples=10 if on_sqlite else 4, seed=1, phases=("fuzzing", "stateful") if on_sqlite else ("fuzzing",))
     assert found.failures == []
     assert found.operations >= 13
     assert not [status for status in found.statuses if not "200" <= status < "500"]
@@ -73,7 +73,7 @@ def test_one_wrong_value_in_a_right_request_is_refused_in_words(app: FastAPI) ->
         "prompts": {"prompts": [{"turns": [{"role": "user", "content": "Hi"}], "source": "s", "metadata": {"a": 1}}]},
     }
 
-    @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(sorted(right)))
@@ -113,7 +113,7 @@ def test_no_form_brings_the_studio_down(app: FastAPI, project: Project) -> None:
     assert len(doors) >= 20
     asked(holder(app), "No.", "Nope.")
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def sent(data: st.DataObject) -> None:
         role = data.draw(st.sampled_from(["annotator", "manager", "owner"]))
@@ -137,7 +137,7 @@ def test_no_address_brings_the_studio_down(app: FastAPI, project: Project) -> No
     doors = sorted({path for router in ROUTERS for path, _ in routes(router, "GET")})
     assert len(doors) >= 30
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def sent(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(doors))

@@ -95,7 +95,8 @@ def watched(context: "BrowserContext", complaints: list[str]) -> "Page":
     return page
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_axe_objects_to_nothing(browser: "Browser", filled: Project, address: str, theme: str, width: int) -> None:
     complaints: list[str] = []
     context = context_of(browser, filled, address, width=width, theme=theme)

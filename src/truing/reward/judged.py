@@ -153,11 +153,12 @@ class Scales(nn.Module):
     """What is learned beside the scores.
 
     Attributes:
-        log_scale: (4,) of the kinds in `SCALED`, against their mean by shares: how many nats of each one nat of score is. A scale that could grow with all
-            the others would undo what holds the scores small.
+        log_scale: (4,) of the kinds in `SCALED`, against their root mean square by shares: how many nats of each one nat of score is. A scale that could
+            grow with all the others would undo what holds the scores small; so would one that could grow far by leaving few judgements unexplained, as it
+            can against a geometric mean.
         log_tie: () of pairs.
         log_ties: (K - 1,) of rankings, for ties of 2 to K.
-        loading: (A,) logs of how much each aspect heeds the score, beside the scale of ratings and against their mean.
+        loading: (A,) logs of how much each aspect heeds the score, beside the scale of ratings and against their root mean square.
         cuts: (L - 1,) for each aspect; see `rising`.
         offset: () of thumbs.
     """
@@ -174,11 +175,12 @@ class Scales(nn.Module):
 
     def scale(self, kind: Kind) -> Tensor:
         """() nats of this kind's likelihood in one nat of score."""
-        return (self.log_scale[SCALED.index(kind)] - self.shares @ self.log_scale).exp()
+        return (self.log_scale[SCALED.index(kind)] - _log_rms(self.log_scale, self.shares)).exp()
 
     def loadings(self) -> Tensor:
-        """(A,) nats of each aspect in one nat of ratings; their geometric mean is 1."""
-        return (self.loading - self.loading.mean()).exp() if len(self.loading) else self.loading
+        """(A,) nats of each aspect in one nat of ratings; their mean square is 1."""
+        even = torch.full_like(self.loading, 1 / max(len(self.loading), 1))
+        return (self.loading - _log_rms(self.loading, even)).exp()
 
     def price(self) -> Tensor:
         """() minus the log of a prior, N(0, 1) and for cuts N(0, 3^2): what nobody spoke of stays where it is, and nothing runs away."""
@@ -250,6 +252,11 @@ def _share(lead: float) -> tuple[float, float, float]:
         return 0.0, 1.0, 0.0
     first = float(torch.sigmoid(torch.tensor(lead, dtype=torch.float64)))
     return first, 0.0, 1.0 - first
+
+
+def _log_rms(logs: Tensor, shares: Tensor) -> Tensor:
+    """() the log of the root of the mean square by shares, (N,) and (N,)."""
+    return torch.logsumexp(2 * logs + shares.log(), 0) / 2
 
 
 def _even_cuts(levels: int) -> nn.Parameter:

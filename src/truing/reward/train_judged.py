@@ -1,6 +1,6 @@
 """Fit of the linear head to what people said, as they said it: pairs with ties, rankings, ratings, thumbs and edits in one likelihood (judged.py).
 
-Shapes: S responses, D features (standardised on the training responses), K members.
+Shapes: S responses, D features (standardised on the training responses), R of their axes, K members.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
     from truing.reward.train import RewardSettings
 
 FAR = 10.0  # from 0, in nats: further no scale, tie or cut is looked for
+BEND = 0.25  # of a judgement's surprise where all scores are alike: the p (1 - p) of a coin
+
+
+class Axes(NamedTuple):
+    """Features turned onto their principal axes. At an axis of each weight's own steepness a search takes tens of steps where it would take hundreds.
+
+    Attributes:
+        x: (S, R) fp64 features along the axes; R is D, or S where that is less.
+        turn: (D, R) fp64 with orthonormal columns; no weight that L2 holds small leaves the space that they span.
+        spread: (R,) mean squares along the axes.
+    """
+
+    x: Tensor
+    turn: Tensor
+    spread: Tensor
 
 
 class JudgedFit(NamedTuple):
@@ -44,39 +59,47 @@ def fit_judged(told: SaidLesson, features: Tensor, settings: "RewardSettings", s
     """
     head = LinearHead(features.shape[1], settings.members)
     head.standardise_on(features)
-    x = head.standardised(features).double()
-    curve = [] if settings.l2 is not None else _l2_path(told, x, settings, seed, beat)
+    axes = axes_of(head.standardised(features).double())
+    curve = [] if settings.l2 is not None else _l2_path(told, axes, settings, seed, beat)
     l2 = settings.l2 if settings.l2 is not None else min(curve, key=lambda row: (row["log_loss"], -row["l2"]))["l2"]
     prompts = sorted(set(told.prompts))
     heeds = bootstrap_weights(prompts, settings.members, seed)
     scales = []
     for member in track(range(settings.members), "reward fit", settings.members):
         beat(step="fit", done=member, total=settings.members)
-        weight, own = solve(x, told.tensors(dict(zip(prompts, heeds[member].tolist(), strict=True))), l2, settings.centre)
+        weight, own = solve(axes, told.tensors(dict(zip(prompts, heeds[member].tolist(), strict=True))), l2, settings.centre)
         with torch.no_grad():
-            head.weight[member] = weight.to(head.weight.dtype)
+            head.weight[member] = (axes.turn @ weight).to(head.weight.dtype)
         scales.append(own)
     return JudgedFit(Fit(head, curve, {"l2": l2, "scales": _in_words(scales)}), scales)
 
 
-def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | None = None) -> tuple[Tensor, Scales]:
-    """(D,) fp64 weights and scales that make surprise + l2 / 2 |w|^2 + centre (mean score)^2 + the scales' price least.
+def axes_of(x: Tensor) -> Axes:
+    """The principal axes of (S, D) fp64 features about 0."""
+    turn, _ = torch.linalg.qr(x.T)
+    inside = x @ turn
+    spread, within = torch.linalg.eigh(inside.T @ inside / len(x))
+    return Axes(inside @ within, turn @ within, spread.clamp(min=0))
+
+
+def solve(axes: Axes, said: Judged, l2: float, centre: float, *, start: Tensor | None = None) -> tuple[Tensor, Scales]:
+    """(R,) fp64 weights along the axes, and scales, that make surprise + l2 / 2 |w|^2 + centre (mean score)^2 + the scales' price least.
 
     Args:
-        x: (S, D) fp64, standardised.
-        start: (D,) where to begin.
+        start: (R,) where to begin.
     """
-    steep = l2**-0.5  # with the weights in this unit a step that suits the scales suits them too
+    step = (l2 + BEND * axes.spread) ** -0.5  # (R,): in this unit of a weight the price bends alike along every axis, and about as it does for the scales
+    x, bend = axes.x * step, l2 * step**2
     scales = Scales(said.forms)
     beside, width = list(scales.parameters()), x.shape[1]
-    first = torch.zeros(width, dtype=torch.float64) if start is None else start / steep
+    first = torch.zeros(width, dtype=torch.float64) if start is None else start / step
 
     def price(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         free = torch.from_numpy(at).requires_grad_()
         vector_to_parameters(free.detach()[width:], beside)
         with torch.enable_grad():
-            scores = x @ free[:width] * steep
-            value = surprise(scores, said, scales) + free[:width].square().sum() / 2 + centre * mean_zero(scores) + scales.price() / said.weight
+            scores = x @ free[:width]
+            value = surprise(scores, said, scales) + bend @ free[:width].square() / 2 + centre * mean_zero(scores) + scales.price() / said.weight
             gradient, *others = torch.autograd.grad(value, [free, *beside], allow_unused=True)
         rest = [torch.zeros_like(own) if one is None else one for own, one in zip(beside, others, strict=True)]
         gradient[width:] = parameters_to_vector(rest)
@@ -86,7 +109,7 @@ def solve(x: Tensor, said: Judged, l2: float, centre: float, *, start: Tensor | 
     bounds = [(None, None)] * width + [(-FAR, FAR)] * (len(begin) - width)  # a search that looks further meets infinities
     best = minimize(price, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "gtol": 1e-6, "ftol": 1e-10}).x
     vector_to_parameters(torch.from_numpy(best[width:]), beside)
-    return torch.from_numpy(best[:width]) * steep, scales
+    return torch.from_numpy(best[:width]) * step, scales
 
 
 def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
@@ -105,7 +128,7 @@ def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -
     return found
 
 
-def _l2_path(told: SaidLesson, x: Tensor, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
+def _l2_path(told: SaidLesson, axes: Axes, settings: "RewardSettings", seed: int, beat: Callable[..., None]) -> list[dict[str, Any]]:
     """A row for each strength down to where it gets worse: mean surprise on the prompts left out."""
     prompts = sorted(set(told.prompts))
     folds = min(settings.folds, len(prompts))
@@ -121,10 +144,10 @@ def _l2_path(told: SaidLesson, x: Tensor, settings: "RewardSettings", seed: int,
         beat(step="cross-validation", done=len(path), total=len(L2_GRID))
         loss = 0.0
         for place, (seen, unseen) in enumerate(parts):
-            weight, scales = solve(x, seen, l2, settings.centre, start=weights[place])
+            weight, scales = solve(axes, seen, l2, settings.centre, start=weights[place])
             weights[place] = weight
             with torch.no_grad():
-                loss += unseen.weight * surprise(x @ weight, unseen, scales).item()
+                loss += unseen.weight * surprise(axes.x @ weight, unseen, scales).item()
         path.append({"l2": l2, "log_loss": loss / mass})
         if past_the_best(path):
             break
