@@ -1,10 +1,6 @@
 """The loop: exact ratios, the same result however it is cut up or cut short, a base that stays as it is, and an artifact that holds what it says."""
 
 import json
-import random
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from policy.killed import policies
 from truing.artifacts import load_artifact
 from truing.errors import SettingError
 from truing.models.registry import ModelSettings
@@ -323,42 +320,9 @@ def test_a_policy_cannot_change_its_adapters_shape_on_the_way(project: Project, 
     assert not trunk.has_adapter("policy"), REMAINING
 
 
-KILLED = """
-    import os, signal, sys, time
-    sys.path.insert(0, {tests!r})
-    from pathlib import Path
-    import torch
-    torch.set_num_threads(1)  # a fork takes no threads along
-    from truing.models.registry import ModelSettings
-    from truing.models.trunk import open_trunk
-    from truing.store.project import create_project, open_project
-    from tuning import settings_for, tune
-
-    def run(root, kill_after):
-        child = os.fork()
-        if child == 0:
-            artifact = tune(open_project(root), trunk, settings_for("ppo", updates=8))
-            print(artifact.id, flush=True)
-            os._exit(0)
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-    trunk = open_trunk(ModelSettings(name={model!r}, dtype="fp32"))
-    whole, killed = (create_project(Path({folder!r}) / name, settings="") for name in ("whole", "killed"))
-    run(whole, None)
-    for moment in {moments!r}:
-        run(killed, moment)
-    run(killed, None)
-"""
-
-
-def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: Path) -> None:
-    """kill -9 at moments of no one's choosing, then the same command: the same artifact."""
-    moments = [random.SystemRandom().uniform(0.02, 0.5) for _ in range(4)]
-    script = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parents[1]), model=str(tiny_model), folder=str(tmp_path), moments=moments)
-    found = subprocess.run([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
-    ids = [line for line in found.stdout.splitlines() if line.startswith("policy-")]
-    assert len(ids) >= 2, "the unbroken one, and the last try at least"
-    assert set(ids) == {ids[0]}, f"killed after {moments} s"
+@pytest.mark.parametrize("algorithm", ["ppo", "dpo"])
+def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: Path, algorithm: str) -> None:
+    """kill -9, then the same command: the same artifact. `benchmarks/policy_kills.py` does it fifty times."""
+    found, moments = policies(tmp_path, tiny_model, algorithm, 4)
+    assert len(found) >= 2, "the unbroken one, and the last try at least"
+    assert set(found) == {found[0]}, f"killed after {moments} s"
