@@ -320,6 +320,54 @@ def test_a_policy_cannot_change_its_adapters_shape_on_the_way(project: Project, 
     assert not trunk.has_adapter("policy"), REMAINING
 
 
+# ---- watched ----
+
+
+def fewer_tokens(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+    """A reward under which silence is best."""
+    return [-float(len(response)) for response in responses]
+
+
+@pytest.mark.parametrize("killed_at", [None, 4])
+def test_a_watched_run_stops_and_goes_back_to_its_best(project: Project, trunk: Trunk, killed_at: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: dict[str, Any] = {"updates": 60, "samples": 16, "lr": 3e-2, "beta": 0.0, "epochs": 4, "max_kl_old": 10.0, "watch": True}
+    if killed_at is not None:
+        real = OnlineLearner.update
+
+        def update(self: OnlineLearner) -> None:
+            if self.done == killed_at:
+                monkeypatch.setattr(OnlineLearner, "update", real)
+                raise KeyboardInterrupt
+            real(self)
+
+        monkeypatch.setattr(OnlineLearner, "update", update)
+        with pytest.raises(KeyboardInterrupt):
+            tune(project, trunk, settings_for("rloo", **changes), score=fewer_tokens, max_new_tokens=24)
+    artifact = tune(project, trunk, settings_for("rloo", **changes), score=fewer_tokens, max_new_tokens=24)
+    stopped, kept = artifact.facts["stopped"], artifact.facts["updates"]
+    rows = jsonl(artifact.path / "metrics.jsonl")
+    assert stopped == {"failure": "KL blow-up", "after": len(rows)}
+    assert 0 < kept < len(rows) < 60
+    assert artifact.facts["response/length"] == rows[kept - 1]["response/length"]
+    learner = learner_for(trunk, settings_for("rloo", **changes), score=fewer_tokens, max_new_tokens=24)
+    for _ in range(kept):
+        learner.update()
+    trunk.save_adapter("policy", project.root / "expected")
+    learner.close()
+    assert (artifact.path / "adapter" / "adapter_model.safetensors").read_bytes() == (project.root / "expected" / "adapter_model.safetensors").read_bytes()
+
+
+def test_an_unwatched_run_goes_on(project: Project, trunk: Trunk) -> None:
+    changes: dict[str, Any] = {"updates": 10, "samples": 16, "lr": 3e-2, "beta": 0.0, "epochs": 4, "max_kl_old": 10.0}
+    artifact = tune(project, trunk, settings_for("rloo", **changes), score=fewer_tokens, max_new_tokens=24)
+    assert [found["failure"] for found in artifact.facts["diagnosis"]] == ["KL blow-up"]
+    assert artifact.facts["updates"] == 10
+    assert "stopped" not in artifact.facts
+
+
+# ---- killed ----
+
+
 @pytest.mark.parametrize("algorithm", ["ppo", "dpo"])
 def test_a_run_that_is_killed_again_and_again_ends_as_an_unbroken_one(tmp_path: Path, tiny_model: Path, algorithm: str) -> None:
     """kill -9, then the same command: the same artifact. `benchmarks/policy_kills.py` does it fifty times."""

@@ -20,18 +20,22 @@ app.add_typer(round_app, name="round")
 @app.command()
 def tune(
     algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n, q-learning; dpo, sft.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stop once a failure is certain, and keep the best policy before it (tune.watch).")] = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote."""
     from truing.rounds import tune_policy
 
-    with newest_turn(project, set_, json, force) as turn:
+    with newest_turn(project, [*(set_ or []), *(["tune.watch=true"] if watch else [])], json, force) as turn:
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
-        came_to = (
-            f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats" if "objective/kl" in facts else f"loss {facts['policy/loss']:.3f}"
-        )
-        say(f"{policy.id}: {came_to} after {facts['updates']} updates", then="truing evaluate")
+        if not facts["updates"]:
+            came_to = "as it began"
+        elif "objective/kl" in facts:
+            came_to = f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates"
+        else:
+            came_to = f"loss {facts['policy/loss']:.3f} after {facts['updates']} updates"
+        say(f"{policy.id}: {came_to}", then="truing evaluate")
         result({"policy": policy.id, **facts})
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from truing.artifacts import Artifact, load_artifact
 from truing.console import say
-from truing.errors import SettingError
+from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from truing.policy.diagnosis import diagnose
+from truing.policy.diagnosis import Finding, diagnose
 from truing.policy.rollout import ROLE, top_layers
 from truing.policy.settings import TuneSettings
 from truing.store.ids import seed_from
@@ -23,6 +23,7 @@ from truing.store.ids import seed_from
 ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
 CURVE_POINTS = 200  # of a curve while the run is under way
 HEAD_FILE = "value_head.safetensors"
+BEST = "best"  # folder in a run's folder: the policy to go back to
 
 
 class Learner(ABC):
@@ -31,6 +32,8 @@ class Learner(ABC):
     Attributes:
         updates: how many there are to be.
         done: how many there were.
+        stopped: what it stopped for before its time, or None.
+        back_at: the update that it then went back to.
         head: linear, on the policy's last hidden states, or None.
         rows: what each update logged.
         shown: what is kept for people to look at.
@@ -42,6 +45,8 @@ class Learner(ABC):
     def __init__(self, trunk: Trunk, settings: TuneSettings, *, updates: int, head: nn.Linear | None, seed: int) -> None:
         self.trunk, self.settings, self.updates, self.head, self.seed = trunk, settings, updates, head, seed
         self.done = 0
+        self.stopped: Finding | None = None
+        self.back_at = 0
         self.rows: list[dict[str, float]] = []
         self.shown: list[dict[str, Any]] = []
         self.optimizer: torch.optim.AdamW
@@ -88,10 +93,16 @@ class Learner(ABC):
         step = -(-len(self.rows) // CURVE_POINTS)
         return {name: [round(row[name], 4) for row in self.rows[::-1][::step][::-1]] for name in self.DRAWN}
 
+    def failure(self) -> Finding | None:
+        """What it is time to stop for; None: nothing, or nobody asked to."""
+        return None
+
     def facts(self) -> dict[str, Any]:
-        """The last update's main numbers and every named failure."""
-        last: Mapping[str, float] = self.rows[-1] if self.rows else {}
-        return {name: last.get(name) for name in self.TOLD} | {"updates": self.done, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+        """The main numbers of the update whose policy this is, every named failure, and what it stopped for."""
+        update = self.done if self.stopped is None else self.back_at
+        own: Mapping[str, float] = self.rows[update - 1] if update else {}
+        found = {name: own.get(name) for name in self.TOLD} | {"updates": update, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+        return found if self.stopped is None else found | {"stopped": {"failure": self.stopped.failure, "after": self.done}}
 
     # On disk ---------------------------------------------------------------------------------------------------------
 
@@ -111,10 +122,24 @@ class Learner(ABC):
 
     def keep(self, folder: Path) -> None:
         """Write a checkpoint."""
-        tensors = {f"adapter.{name}": value for name, value in self.trunk.adapter_state(ROLE).items()}
-        tensors |= {f"head.{name}": value for name, value in (self.head.state_dict() if self.head is not None else {}).items()}
         state = self.state() | {"rows": self.rows, "shown": self.shown}
-        save_checkpoint(folder, self.done, state, tensors | self.tensors() | optimizer_tensors(self.optimizer))
+        save_checkpoint(folder, self.done, state, self._weights() | self.tensors() | optimizer_tensors(self.optimizer))
+
+    def remember(self, folder: Path) -> None:
+        """Keep the policy as it is now, to go back to."""
+        save_checkpoint(folder / BEST, self.done, {}, self._weights())
+
+    def go_back(self, folder: Path, finding: Finding) -> None:
+        """Be the policy that was remembered.
+
+        Raises:
+            UserError: it is damaged on disk.
+        """
+        found = load_checkpoint(folder / BEST)
+        if found is None:
+            raise UserError(f"{finding.failure}, and the policy to go back to is damaged on disk", fix="type the same command again with --force")
+        self._take_up(found[1])
+        self.stopped, self.back_at = finding, found[0]["update"]
 
     def resume(self, folder: Path) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -122,15 +147,24 @@ class Learner(ABC):
         if found is None:
             return
         state, tensors = found
-        for name, value in self.trunk.adapter_state(ROLE).items():
-            value.copy_(tensors[f"adapter.{name}"])
-        if self.head is not None:
-            self.head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
+        self._take_up(tensors)
         load_optimizer_tensors(self.optimizer, tensors)
         self.load_tensors(tensors)
         self.load_state(state)
         self.done, self.rows, self.shown = state["update"], state["rows"], state["shown"]
-        say(f"going on after update {self.done}")
+        if self.done:
+            say(f"going on after update {self.done}")
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The adapter's and the head's."""
+        tensors = {f"adapter.{name}": value for name, value in self.trunk.adapter_state(ROLE).items()}
+        return tensors | {f"head.{name}": value for name, value in (self.head.state_dict() if self.head is not None else {}).items()}
+
+    def _take_up(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, value in self.trunk.adapter_state(ROLE).items():
+            value.copy_(tensors[f"adapter.{name}"])
+        if self.head is not None:
+            self.head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
 
     def write(self, folder: Path) -> None:
         """Fill the policy's artifact."""

@@ -16,6 +16,7 @@ from truing.errors import SettingError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.constraint import Constraint
+from truing.policy.diagnosis import Finding, best_update, fatal
 from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.learner import Learner
 from truing.policy.losses import denominators, masked_mean
@@ -164,6 +165,16 @@ class OnlineLearner(Learner):
         seen["grad_norm"] = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
         self.optimizer.step()
         return seen
+
+    def failure(self) -> Finding | None:
+        """Under `tune.watch`: the failure that the newest update shows."""
+        return fatal(self.rows) if self.settings.watch else None
+
+    def keep(self, folder: Path) -> None:
+        """As every learner; under `tune.watch` the best policy so far too."""
+        if self.settings.watch and best_update(self.rows) == self.done:
+            self.remember(folder)
+        super().keep(folder)
 
     def headline(self) -> str:
         """The newest numbers, for the progress line."""

@@ -27,6 +27,7 @@ class OnlineSettings(TuneSettings):
     """Learning from answers of its own."""
 
     unfit: bool = Field(False, description="tune even against a reward model whose card says that it is not fit")
+    watch: bool = Field(False, description="stop once a named failure is certain, and keep the policy of the best update before it")
     updates: int = Field(20, ge=1, description="how often new answers are drawn and learned from")
     samples: int = Field(32, ge=2, description="answers drawn for an update")
     group_size: int = Field(4, ge=1, description="answers drawn for each prompt; samples must be a multiple")

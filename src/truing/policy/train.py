@@ -1,7 +1,7 @@
 """The stage: an algorithm, what it learns from and a policy to begin with → a policy artifact; a checkpoint after every update."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
@@ -138,10 +138,15 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
         try:
             learner.start(project.artifacts, parent)
             learner.resume(folder)
-            for _ in track(range(learner.done, learner.updates), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
+            if not learner.done:
+                learner.keep(folder)
+            for _ in track(_until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
                 run.progress(done=learner.done, total=learner.updates, curves=learner.curves(), **learner.rows[-1])
+            if (finding := learner.failure()) is not None:
+                learner.go_back(folder, finding)
+                say(f"stopped after update {learner.done} for {finding.failure}; the policy is that of update {learner.back_at}, the best before it")
             artifact = write_artifact(
                 project.artifacts, "policy", learner.write, seed=learner.seed, settings=inputs,
                 parents=[one for one in (*sources, parent) if one != "base"], facts=learner.facts(),
@@ -154,3 +159,9 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
     for finding in artifact.facts["diagnosis"]:
         say(f"{finding['failure']}: {finding['sign']}. {finding['say']}")
     return artifact
+
+
+def _until_failure(learner: Learner) -> Iterator[int]:
+    """The updates that are still to be made, as long as nothing speaks against one more."""
+    while learner.done < learner.updates and learner.failure() is None:
+        yield learner.done
