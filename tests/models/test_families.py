@@ -87,6 +87,17 @@ def test_sampling_and_scoring_agree_with_the_models_own_logits(family: Trunk, ro
 
 
 @torch.no_grad()
+def test_every_weight_can_be_a_role_s_own(family: Trunk) -> None:
+    base = family.model(input_ids=torch.tensor([PROMPTS[1]])).logits
+    family.drop_adapter("policy")
+    family.add_whole("policy")
+    stir(family, "policy", seed=2, size=0.05)
+    test_sampling_and_scoring_agree_with_the_models_own_logits(family, "policy")
+    with family.using(None):
+        assert torch.equal(family.model(input_ids=torch.tensor([PROMPTS[1]])).logits, base)
+
+
+@torch.no_grad()
 def test_the_upper_half_can_be_adapted_alone(family: Trunk) -> None:
     family.drop_adapter("policy")
     family.add_adapter("policy", rank=2, alpha=4, seed=1, top_layers=1)

@@ -26,6 +26,8 @@ BY: dict[str, dict[str, object]] = {
     "rloo": {"lr": 1e-2, "epochs": 2},
     "grpo": {"lr": 1e-2, "epochs": 2, "kl_in": "reward", "scale": False},
     "q-learning": {"lr": 1e-2, "epochs": 4},
+    "ppo, every weight": {"weights": "full", "lr": 3e-3, "epochs": 2},
+    "q-learning, every weight": {"weights": "full", "lr": 3e-3, "epochs": 4},
 }
 
 
@@ -47,9 +49,10 @@ def worth(policy: Tensor, base: Tensor, rewards: Tensor) -> Worth:
 
 @pytest.mark.parametrize("name", BY)
 def test_it_comes_to_the_optimum_that_theory_names(trunk: Trunk, name: str) -> None:
-    kind: type[OnlineSettings] = (ONLINE | REPLAY)[name].Settings
+    algorithm = name.partition(",")[0]
+    kind: type[OnlineSettings] = (ONLINE | REPLAY)[algorithm].Settings
     settings = kind.model_validate(
-        {"algorithm": name, "updates": 150, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA} | BY[name]
+        {"algorithm": algorithm, "updates": 150, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA} | BY[name]
     )
     base = distribution(trunk, None)
     rewards = 1 + BETA * (distribution(trunk, None, OTHER) / base).log()

@@ -320,6 +320,38 @@ def test_a_policy_cannot_change_its_adapters_shape_on_the_way(project: Project, 
     assert not trunk.has_adapter("policy"), REMAINING
 
 
+# ---- every weight ----
+
+FULL: dict[str, Any] = {"weights": "full", "lr": 1e-3}
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+@pytest.mark.parametrize("layers", ["all", "top-half"])
+def test_every_weight_is_tuned_and_the_reference_stays(trunk: Trunk, name: str, layers: str) -> None:
+    """The ratio of the first step is 1, and the size of a microbatch changes nothing."""
+    prompt = trunk.rows([[5, 6, 7]], [[8]])
+    before = trunk.hidden(prompt)
+    rows, weights = trained(trunk, name, updates=3, layers=layers, **FULL)
+    assert [row["policy/first_ratio_error"] for row in rows] == [0.0, 0.0, 0.0]
+    assert rows[0]["objective/kl"] == 0.0
+    assert rows[2]["objective/kl"] != 0.0
+    assert torch.equal(trunk.hidden(prompt), before)
+    _, others = trained(trunk, name, updates=3, layers=layers, microbatch=2, **FULL)
+    assert all((others[key] - weights[key]).abs().max() < 1e-4 for key in weights)
+
+
+def test_with_every_weight_it_goes_on_from_its_artifact(project: Project, trunk: Trunk) -> None:
+    first = tune(project, trunk, settings_for("ppo", updates=4, **FULL))
+    second = tune(project, trunk, settings_for("ppo", updates=1, **FULL), parent=first.id)
+    row, = jsonl(second.path / "metrics.jsonl")  # fmt: skip
+    assert row["objective/kl"] != 0, "the reference is the base, not the parent"
+    assert row["policy/first_ratio_error"] == 0
+    assert not trunk.has_adapter("policy"), REMAINING
+    with pytest.raises(SettingError) as caught:
+        tune(project, trunk, settings_for("ppo", updates=1), parent=first.id)
+    assert "tune.weights=full" in caught.value.fix
+
+
 # ---- watched ----
 
 

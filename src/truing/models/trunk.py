@@ -15,13 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from truing.errors import UserError
+from truing.errors import SettingError, UserError
 from truing.models.lora import speed_up
 from truing.models.packed import Packed, pack, trees_of
 from truing.models.plain_layers import Keep, layer_forward, layer_step, norm
 from truing.models.precision import fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
+from truing.models.whole import WholeWeights, bare, saved
 
 Rows = Batch | Packed
 
@@ -37,7 +38,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Trunk:
-    """A base language model and its adapters.
+    """A base language model and its adapters; an adapter is LoRA, or whole: weights of its own in the place of the base's.
 
     Attributes:
         name: what the registry resolved.
@@ -60,6 +61,7 @@ class Trunk:
         self.head: nn.Linear = model.get_output_embeddings()
         self._body = model.get_decoder()
         self._peft: PeftModel | None = None
+        self._whole: dict[str, WholeWeights] = {}
         self._active: str | None = None
 
     @property
@@ -81,9 +83,10 @@ class Trunk:
     def fingerprint(self) -> str:
         """A short hash of these very weights and their type, for caches and manifests."""
         digest = hashlib.sha256(str(self.dtype).encode())
-        for key, value in self._named():
-            if "lora_" not in key:
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        with self.using(None):
+            for key, value in self._named():
+                if "lora_" not in key:
+                    digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
@@ -245,10 +248,32 @@ class Trunk:
                 self._peft.add_adapter(name, config)
         self._adapters_changed()
 
+    def add_whole(self, name: str, *, top_layers: int | None = None) -> None:
+        """A new adapter with every weight of its own. It starts as the base.
+
+        Args:
+            name: a role, e.g. "policy".
+            top_layers: only that many of the upper layers; None = all of the model, embeddings too.
+
+        Raises:
+            SettingError: the base isn't held in fp32. In bf16 steps of a usual learning rate round to nothing.
+        """
+        if self.dtype != torch.float32:
+            raise SettingError("every weight is to be tuned, and the base is held in bf16, where small steps are lost", fix="set model.dtype=fp32")
+        self._turn(None)
+        upper = None if top_layers is None else tuple(f"{bare(self._stack())}.{index}." for index in range(self.layers - top_layers, self.layers))
+        self._whole[name] = WholeWeights(self.model, lambda weight: upper is None or weight.startswith(upper))
+
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Open an adapter saved in PEFT's format under a role's name, replacing one of that name."""
-        if self._peft is not None and name in self._peft.peft_config:
+        """Open an adapter saved by `save_adapter`, or elsewhere in PEFT's format, under a role's name, replacing one of that name."""
+        if self.has_adapter(name):
             self.drop_adapter(name)
+        if (tensors := saved(folder)) is not None:
+            self._turn(None)
+            whole = WholeWeights(self.model, tensors.__contains__)
+            whole.load(tensors)
+            self._whole[name] = whole
+            return
         with _quiet_peft():
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
@@ -257,9 +282,12 @@ class Trunk:
         self._adapters_changed()
 
     def save_adapter(self, name: str, folder: Path) -> None:
-        """Write an adapter in PEFT's format, safetensors and JSON, straight into `folder`."""
+        """Write an adapter straight into `folder`: LoRA in PEFT's format, safetensors and JSON; a whole one as safetensors by the model's own names."""
         from peft import get_peft_model_state_dict
 
+        if name in self._whole:
+            self._whole[name].save(folder)
+            return
         assert self._peft is not None
         folder.mkdir(parents=True, exist_ok=True)
         weights = {key: value.detach().cpu().contiguous() for key, value in get_peft_model_state_dict(self._peft, adapter_name=name).items()}
@@ -274,6 +302,10 @@ class Trunk:
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter."""
+        if name in self._whole:
+            self._turn(None)
+            del self._whole[name]
+            return
         assert self._peft is not None
         if list(self._peft.peft_config) == [name]:
             self.model = self._peft.unload()
@@ -285,16 +317,20 @@ class Trunk:
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
-        return self._peft is not None and name in self._peft.peft_config
+        return name in self._whole or (self._peft is not None and name in self._peft.peft_config)
 
     def adapter_parameters(self, name: str, *, below: int | None = None) -> list[nn.Parameter]:
         """The trainable tensors of an adapter, fp32, in a fixed order; with `below`, of that many lowest layers alone."""
+        if name in self._whole:
+            return list(self._whole[name].weights.values())
         wanted = None if below is None else tuple(f"{self._stack()}.{layer}." for layer in range(below))
         mine = ((key, parameter) for key, parameter in self._named() if f".{name}." in key and "lora_" in key)
         return [parameter for key, parameter in mine if wanted is None or key.startswith(wanted)]
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
         """The same tensors by name."""
+        if name in self._whole:
+            return {key: weight.data for key, weight in self._whole[name].weights.items()}
         return {key: parameter.data for key, parameter in self._named() if f".{name}." in key and "lora_" in key}
 
     @contextmanager
@@ -314,8 +350,8 @@ class Trunk:
         In bf16 the sum is rounded, so log-probabilities differ a little from the unmerged adapter's: what is trained on
         is recomputed unmerged.
         """
-        with self.using(None):
-            if name is None:
+        with self.using(name if name in self._whole else None):
+            if name is None or name in self._whole:
                 yield
                 return
             kept: list[tuple[nn.Parameter, Tensor]] = []
@@ -352,11 +388,15 @@ class Trunk:
         yield from self.model.named_parameters()
 
     def _turn(self, name: str | None) -> None:
+        if self._active in self._whole:
+            self._whole[self._active].step_out()
         self._active = name
+        if name in self._whole:
+            self._whole[name].step_in()
         if self._peft is None:
-            assert name is None, f"no adapter {name}"
+            assert name is None or name in self._whole, f"no adapter {name}"
             return
-        if name is None:
+        if name is None or name in self._whole:
             self._peft.base_model.disable_adapter_layers()
         else:
             self._peft.base_model.enable_adapter_layers()

@@ -16,7 +16,7 @@ from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 from truing.policy.diagnosis import Finding, diagnose
-from truing.policy.rollout import ROLE, top_layers
+from truing.policy.rollout import ROLE, add_role
 from truing.policy.settings import TuneSettings
 from truing.store.ids import seed_from
 
@@ -63,8 +63,7 @@ class Learner(ABC):
         """Put the adapter on the trunk: the parent's, or a new one that changes nothing yet. A parent's head goes on from where it was."""
         settings = self.settings
         if parent == "base":
-            top = top_layers(self.trunk, settings)
-            self.trunk.add_adapter(ROLE, rank=settings.rank, alpha=2 * settings.rank, seed=seed_from(self.seed, "adapter"), top_layers=top)
+            add_role(self.trunk, ROLE, settings, seed=seed_from(self.seed, "adapter"))
         else:
             artifact = load_artifact(artifacts, parent)
             _require_same_shape(settings, artifact)
@@ -177,10 +176,10 @@ class Learner(ABC):
 
 
 def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:
-    """A policy is tuned further in the adapter that it has: its rank and its layers can't change on the way."""
+    """A policy is tuned further in the adapter that it has: its kind, rank and layers can't change on the way."""
     made = parent.manifest["settings"]["settings"]
-    for name in ("rank", "layers"):
-        if made[name] != getattr(settings, name):
+    for name in ("weights", "rank", "layers"):
+        if made[name] != getattr(settings, name) and not (name == "rank" and settings.weights == "full"):
             raise SettingError(
                 f"tune.{name} is {getattr(settings, name)}, but the policy {parent.id} was made with {made[name]}", fix=f"set tune.{name}={made[name]}"
             )

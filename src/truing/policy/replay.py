@@ -16,7 +16,7 @@ from truing.policy.algorithms import q_learning
 from truing.policy.kl import token_rewards
 from truing.policy.losses import denominators
 from truing.policy.online import SEEN, OnlineLearner
-from truing.policy.rollout import ROLE, Rollout, Score, deal, forward, rows_of, top_layers
+from truing.policy.rollout import ROLE, Rollout, Score, add_role, deal, forward, rows_of
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
 
@@ -39,8 +39,7 @@ class ReplayLearner(OnlineLearner):
     def start(self, artifacts: Path, parent: str) -> None:
         """As every learner; the copy begins as the policy."""
         super().start(artifacts, parent)
-        own = self.settings
-        self.trunk.add_adapter(COPY, rank=own.rank, alpha=2 * own.rank, seed=0, top_layers=top_layers(self.trunk, own))
+        add_role(self.trunk, COPY, self.settings, seed=0)
         self._copy()
 
     def close(self) -> None:

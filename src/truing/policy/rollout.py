@@ -221,6 +221,19 @@ def deal(lengths: Sequence[int], settings: OnlineSettings) -> tuple[list[list[in
     return parts, minibatches
 
 
+def add_role(trunk: Trunk, name: str, settings: TuneSettings, *, seed: int) -> None:
+    """Something on the trunk that can learn, and is the base as yet.
+
+    Args:
+        seed: of the adapter's random half.
+    """
+    top = top_layers(trunk, settings)
+    if settings.weights == "full":
+        trunk.add_whole(name, top_layers=top)
+    else:
+        trunk.add_adapter(name, rank=settings.rank, alpha=2 * settings.rank, seed=seed, top_layers=top)
+
+
 def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     """How many upper layers are adapted; None: all."""
     return None if settings.layers == "all" else trunk.layers // 2

@@ -17,9 +17,12 @@ class TuneSettings(Settings):
         "baseline), best-of-n (the best sibling), q-learning (again and again, by a slower copy). From what people said, without a reward model: dpo "
         "(preferences), sft (demonstrations and edits)",
     )
+    weights: Literal["lora", "full"] = Field(
+        "lora", description="what is learned: lora, a low-rank adapter; full, every weight of these layers, in fp32, with a learning rate of 1e-6 to 1e-5"
+    )
     lr: float = Field(3e-4, gt=0, description="learning rate at the start; falls linearly to 0 (LoRA: 1e-5 to 5e-4)")
     rank: int = Field(16, ge=1, description="rank of the LoRA adapter")
-    layers: Literal["all", "top-half"] = Field("all", description="which transformer layers are adapted")
+    layers: Literal["all", "top-half"] = Field("all", description="which transformer layers are learned; all, with full, is the embeddings too")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm of an optimiser step")
 
 
