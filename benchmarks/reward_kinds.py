@@ -12,9 +12,11 @@ head fitted to each arm's judgements with the same folds, strengths of L2 and me
     only KIND    where there are several kinds, as said but of one kind alone
     nothing      all scores alike: what the scales of the kinds know by themselves
 
-Each is asked how surprising the judgements of other prompts are, as they were said. The prompts are parted in folds, each scored by a fit to the others. A
-slope of the scores and scales (widths of ties, cut-points) are then fitted to what the other folds said, with those scores, which never saw what they are
-asked about: an arm whose scores are too steep or too flat isn't blamed for it, and only what they know is compared. Intervals are bootstraps over prompts.
+Each is asked how surprising judgements are that it has not seen, as they were said. The prompts are parted in folds, each scored by a fit to the others;
+where there are fewer than 30 prompts, with which nobody can tell what holds for others, it is sets of responses that were asked about together which are
+parted, so that other judgements of a response may have been seen. A slope of the scores and scales (widths of ties, cut-points) are then fitted to what the
+other folds said, with scores that never saw what they are asked about: an arm whose scores are too steep or too flat isn't blamed for it, and only what they
+know is compared. Intervals are bootstraps over prompts.
 
 The last line of stdout is one JSON object; the same is written to reward-kinds-DATE.json.
 """
@@ -49,6 +51,7 @@ from truing.store.project import create_project, open_project
 from truing.store.tables import Kind
 
 SEED = 1
+FEW = 30  # prompts, as in the card's rules
 SURE = 99  # strength of a comparison that is all one way
 Change = Callable[[Sequence[Said]], list[Said]]
 
@@ -76,31 +79,42 @@ def compared(path: Path, form: str, trunk: Trunk, arguments: argparse.Namespace)
     settings = RewardSettings(learn_from="judgements")
     told = all_said(path, form, trunk, settings, arguments.prompts)
     features = FeatureCache(arguments.work, trunk, frozen_spec(trunk, settings)).get(told.responses)
-    where = {item: place for place, item in enumerate(told.responses)}
-    fold = dict(zip(prompts := sorted(set(told.prompt_of)), folds_by_prompt(prompts, folds, SEED).tolist(), strict=True))
-    found: dict[str, Tensor] = {}  # of each arm, (S,) scores of all responses by fits that didn't see their prompts
+    places = {item: place for place, item in enumerate(told.responses)}
+    unit = (
+        told.prompts
+        if (by_prompt := len(set(told.prompts)) >= FEW)
+        else [f"{prompt}/{sorted(one.responses)}" for one, prompt in zip(told.said, told.prompts, strict=True)]
+    )
+    fold = dict(zip(units := sorted(set(unit)), folds_by_prompt(units, folds, SEED).tolist(), strict=True))
+    at = [fold[one] for one in unit]
+    found: dict[str, list[Tensor]] = {}  # of each arm and fold, (S,) scores of all responses by a fit that didn't see the fold's judgements
     strengths: dict[str, list[float]] = {}
     for left_out in range(folds):
-        train = told.only([prompt for prompt in prompts if fold[prompt] != left_out])
-        seen = features[[where[item] for item in train.responses]]
-        unseen = torch.tensor([fold[prompt] == left_out for prompt in told.prompt_of])
+        train = part(told, [place != left_out for place in at])
+        seen = features[[places[item] for item in train.responses]]
         for name, lesson in arms_of(train).items():
-            scores = found.setdefault(name, torch.zeros(len(features), dtype=torch.float64))
+            scores = torch.zeros(len(features), dtype=torch.float64)
             if lesson is not None:
                 fit, _ = fit_judged(lesson, seen, settings, SEED, lambda **_: None)
                 strengths.setdefault(name, []).append(fit.facts["l2"])
                 with torch.no_grad():
-                    scores[unseen] = fit.head(features[unseen]).double().mean(1)
+                    scores = fit.head(features).double().mean(1)
+            found.setdefault(name, []).append(scores)
+    # a response counts once for each fold, so that every judgement can ask the fit that didn't see it
+    apart = [one._replace(responses=tuple(place * len(features) + of for of in one.responses)) for one, place in zip(told.said, at, strict=True)]
+    asked_of = replace(told, responses=told.responses * folds, prompt_of=told.prompt_of * folds, said=apart)
     each: dict[str, list[float]] = {}
     asked: list[str] = []
     for left_out in range(folds):
-        others, own = (told.only([prompt for prompt in prompts if (fold[prompt] == left_out) is out]) for out in (False, True))
-        asked += own.prompts
-        for name, scores in found.items():
-            slope, scales = scales_for(others, scores[[where[item] for item in others.responses]])
-            each.setdefault(name, []).extend(by_judgement(own, scores[[where[item] for item in own.responses]] * slope, scales))
+        asked += [prompt for prompt, place in zip(told.prompts, at, strict=True) if place == left_out]
+        others, own = ([one for one, place in zip(apart, at, strict=True) if (place == left_out) is out] for out in (False, True))
+        for name, parts in found.items():
+            scores = torch.cat(parts)
+            slope, scales = scales_for(replace(asked_of, said=others), scores)
+            each.setdefault(name, []).extend(by_judgement(replace(asked_of, said=own), scores * slope, scales))
     kinds = dict(Counter(str(one.kind) for one in told.said))
-    row: dict[str, Any] = {"judgements": kinds, "prompts": len(prompts), "responses": len(told.responses), "folds": folds}
+    row: dict[str, Any] = {"judgements": kinds, "prompts": len(set(told.prompts)), "responses": len(told.responses)}
+    row |= {"folds": folds, "parted": "prompts" if by_prompt else "sets of responses"}
     for name, nats in each.items():
         row[name] = {"nats": interval(nats, asked), "l2": strengths.get(name)}
         if name != "as said":
@@ -128,6 +142,16 @@ def all_said(path: Path, form: str, trunk: Trunk, settings: RewardSettings, most
     names = sorted(set(whole.prompt_of))
     chosen = torch.randperm(len(names), generator=torch.Generator().manual_seed(SEED))[:most].tolist()
     return whole.only([names[place] for place in chosen])
+
+
+def part(told: SaidLesson, kept: Sequence[bool]) -> SaidLesson:
+    """Some of the judgements, with the responses that they are about."""
+    rows = [(one, prompt) for one, prompt, keep in zip(told.said, told.prompts, kept, strict=True) if keep]
+    about = sorted({place for one, _ in rows for place in one.responses})
+    new = {old: place for place, old in enumerate(about)}
+    said = [one._replace(responses=tuple(new[old] for old in one.responses)) for one, _ in rows]
+    responses, prompt_of = [told.responses[old] for old in about], [told.prompt_of[old] for old in about]
+    return replace(told, responses=responses, prompt_of=prompt_of, said=said, prompts=[prompt for _, prompt in rows])
 
 
 def arms_of(told: SaidLesson) -> dict[str, SaidLesson | None]:

@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,13 @@ from stored import NOON, judgement, prompt
 from truing.artifacts import Artifact
 from truing.errors import UserError
 from truing.feedback.assignment import edit_sample_id
+from truing.feedback.exchange import import_judgements
 from truing.feedback.quality import QualitySettings, measure_quality
 from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.feedback.simulated import CrowdSettings, annotate_simulated
 from truing.preferences import Asked, PreferenceSettings, build_preferences, said_rows, soft_vote, to_rows
 from truing.store.project import Project, create_project, open_project
-from truing.store.tables import Dataset, Question, QuestionSample, Sample
+from truing.store.tables import Annotator, Dataset, Question, QuestionSample, Sample
 
 LN3 = math.log(3)
 EXACT = PreferenceSettings(nats_a_step=LN3, smoothing=0.0)
@@ -307,7 +309,7 @@ def test_skips_both_bads_and_checks_are_never_a_preference(project: Project) -> 
     assert [pair["question_id"] for pair in pairs] == [plain[i] for i in (0, 1, 4, 5)]
     assert dataset.facts == {
         "pairs": 4, "train": sum(pair["split"] == "train" for pair in pairs), "held_out": sum(pair["split"] == "held-out" for pair in pairs),
-        "ties": 1, "judgements": 6, "annotators": 2, "skipped": 1, "both_bad": 1,
+        "ties": 1, "judgements": 6, "annotators": 2, "said": 6, "skipped": 1, "both_bad": 1,
     }  # fmt: skip
     assert json.loads((dataset.path / "quality.json").read_text(encoding="utf-8")) == QUALITY
     assert dataset.manifest["settings"] == {"preferences": EXACT.model_dump()}
@@ -362,8 +364,21 @@ def test_the_settings_and_the_trust_are_part_of_it(project: Project) -> None:
 def test_without_preferences_it_says_what_to_do(project: Project) -> None:
     with pytest.raises(UserError, match="truing annotate") as caught:
         build(project)
-    assert "no judgement prefers" in caught.value.what
+    assert "no judgement says what is better" in caught.value.what
     assert list((project.root / "artifacts").iterdir()) == []
+
+
+def test_thumbs_about_one_answer_a_prompt_are_kept_as_said(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an app gathers from its users: nothing to compare, and yet a dataset."""
+    file = tmp_path / "thumbs.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n}?", "completion": f"answer {n}", "label": n % 3 > 0}) + "\n" for n in range(30)))
+    import_judgements(project, file, "trl-unpaired")
+    with project.database.read() as session:
+        whom = [{"id": annotator.id, "trust": 1.0} for annotator in session.scalars(select(Annotator))]
+    dataset = build_preferences(project, EXACT, QUALITY | {"annotators": whom}, round_ids=None, seed=1)
+    assert pairs_of(dataset) == []
+    assert (dataset.facts["pairs"], dataset.facts["said"]) == (0, 30)
+    assert "reward.learn_from=judgements" in capsys.readouterr().out
 
 
 def test_imported_judgements_weigh_the_same(project: Project) -> None:

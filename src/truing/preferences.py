@@ -41,6 +41,7 @@ from sqlalchemy.orm import Session
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import Settings
+from truing.console import say
 from truing.errors import UserError
 from truing.store.clock import now
 from truing.store.ids import canonical, content_id
@@ -104,18 +105,19 @@ def build_preferences(
         round_id:  the round that asks for it.
 
     Raises:
-        UserError: no judgement prefers anything, or `quality` says nothing of someone who judged.
+        UserError: nothing was judged, or `quality` says nothing of someone who judged.
     """
     with project.database.read() as session:
         asked, passed_over = _read(session, round_ids)
     trust = {one["id"]: float(one["trust"]) for one in quality["annotators"]}
     rows, said = to_rows(asked, trust, settings), said_rows(asked, trust)
-    if not rows:
+    if not said:
         raise UserError(
-            "no judgement prefers one response to another yet",
-            fix="collect some with `truing annotate --simulated 12`, or bring some with `truing import FILE`",
+            "no judgement says what is better yet", fix="collect some with `truing annotate --simulated 12`, or bring some with `truing import FILE`"
         )
-    facts = _facts(rows) | passed_over
+    if not rows:
+        say("no two responses to one prompt were judged against each other: only reward.learn_from=judgements can learn from this")
+    facts = _facts(rows) | {"said": sum(len(row["said"]) for row in said)} | passed_over
     inputs = {
         "rounds": None if round_ids is None else list(round_ids),
         "seed": seed,

@@ -17,10 +17,12 @@ from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward import train_trunk
 from truing.reward.card.measure import reward_card
+from truing.reward.card.stage import make_card
 from truing.reward.card.table import card_rows
 from truing.reward.features import Item
 from truing.reward.heads import LinearHead, load_head, normalisation
 from truing.reward.lessons import PairLesson
+from truing.reward.score import load_reward_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.reward.train_frozen import Frozen, past_the_best, solve_linear
 from truing.reward.train_mlp import fit_mlp
@@ -72,6 +74,46 @@ def test_a_taste_is_learned_from_every_kind_of_judgement_and_from_a_mixture(make
     assert all(found["nats"] < of_a_coin[kind] - 0.05 for kind, found in surprise.items())
     assert sum(found["n"] for found in surprise.values()) == sum(line["split"] == "held-out" for line in said)
     assert any("held-out" in question and "nats" in question for question, _, _ in card_rows(reward_card(project, made.id)))
+
+
+def thumbs(prompts: int) -> list[dict[str, Any]]:
+    """A thumb about one answer to each prompt: nothing that two answers could be compared by."""
+    return [line for place, line in enumerate(said_of(letter_rows(prompts), "thumbs")) if place % 4 in (0, 3)]
+
+
+@pytest.mark.parametrize("settings", [LINEAR, MLP, ADAPTER], ids=["linear", "mlp", "adapter"])
+def test_thumbs_alone_are_learned_from_and_the_model_counts_as_unmeasured(make: Make, trunk: Trunk, settings: RewardSettings) -> None:
+    project = make("p")
+    dataset = write_dataset(project, [], thumbs(120))
+    made = train_reward_model(project, settings.model_copy(update={"learn_from": "judgements", "l2": 0.1}), dataset.id, trunk, seed=1)
+    found = made.facts["held_out_surprise"]["thumbs"]
+    assert found["n"] == 36
+    assert found["alike"] == pytest.approx(math.log(2), abs=0.05)
+    assert found["nats"] < found["alike"] - 0.1
+    assert made.facts["n_held_out"] == 0
+    assert made.facts["fitness"]["verdict"] == "not fit"
+    assert not (made.path / "card.json").exists()
+    with pytest.raises(UserError, match="measured on none") as caught:
+        make_card(project, made.id, trunk)
+    assert "truing reward train" in caught.value.fix
+    good, bad = ([next(one for one in thumbs(120) if one["said"][0]["answer"]["up"] is up)["responses"][0]["text"]] for up in (True, False))
+    model = load_reward_model(project, made.id, trunk)
+    scores = model.score([trunk.prompt_ids([{"role": "user", "content": "Moon?"}])] * 2, [trunk.response_ids(text) for text in (*good, *bad)])
+    model.close()
+    assert scores[0] > scores[1]
+
+
+def test_too_few_thumbs_or_none_to_choose_readings_by_are_refused_in_words(make: Make, trunk: Trunk) -> None:
+    project = make("p")
+    few, many = write_dataset(project, [], thumbs(20)).id, write_dataset(project, [], thumbs(120)).id
+    learning = LINEAR.model_copy(update={"learn_from": "judgements"})
+    with pytest.raises(UserError, match="14 train judgements"):
+        train_reward_model(project, learning, few, trunk, seed=1)
+    with pytest.raises(UserError, match="0 train preferences"):
+        train_reward_model(project, learning.model_copy(update={"readings": "choose"}), many, trunk, seed=1)
+    with pytest.raises(UserError, match="0 train preferences") as caught:
+        train_reward_model(project, LINEAR, many, trunk, seed=1)
+    assert "reward.learn_from=judgements" in caught.value.fix
 
 
 @pytest.mark.parametrize("settings", [MLP, ADAPTER, FULL], ids=["mlp", "adapter", "full"])

@@ -39,10 +39,13 @@ def reward_train(
         if dataset is not None:
             turn.note(dataset=dataset)
         model = train_reward_model(turn)
-        accuracy = model.facts["accuracy"]
-        say(f"{model.id}: held-out accuracy {between(accuracy)} on {accuracy['n']} pairs")
+        accuracy, measured = model.facts["accuracy"], model.facts["n_held_out"]
+        right = f"held-out accuracy {between(accuracy)} on {accuracy['n']} pairs" if measured else "no held-out pair takes a side, so that it has no accuracy"
+        say(f"{model.id}: {right}")
+        for kind, found in model.facts.get("held_out_surprise", {}).items():
+            say(f"held-out judgements of kind {kind}: {found['nats']:.3f} nats each, {found['alike']:.3f} if all answers were alike, n = {found['n']:,}")
         _tell_fitness(model.facts["fitness"])
-        say("", then="truing reward card")
+        say("", then="truing reward card" if measured else "truing tune --set tune.unfit=true    (or judge pairs: truing studio)")
         bounds = {"accuracy": accuracy["value"], "accuracy_low": accuracy["low"], "accuracy_high": accuracy["high"]}
         result({"reward": model.id, **bounds, "n_test": accuracy["n"], "verdict": model.facts["fitness"]["verdict"]})
 

@@ -90,7 +90,8 @@ class Head(nn.Module):
     def scores(self, features: Tensor) -> Scores:
         """Normalised scores of (N, D) features."""
         centred = (self(features).double() - self.member_mean.double()) / self.std.double()
-        return Scores(centred.mean(1), centred.std(1, correction=0), centred.amin(1))
+        spread = centred.std(1, correction=0) if len(centred) else centred.new_zeros(0)  # torch warns of a spread of nothing
+        return Scores(centred.mean(1), spread, centred.amin(1))
 
 
 def normalisation(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from truing.artifacts import Artifact
+from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.features import Item
 from truing.reward.judged import Forms, Judged, Said, Scales, forms_of, judged, surprise
@@ -177,11 +178,35 @@ class SaidLesson:
         return Asked(said.weight, loss if said.weight else _nothing)
 
 
+def said_rows(dataset: Artifact) -> list[dict[str, Any]]:
+    """A dataset's lines of said.jsonl."""
+    with (dataset.path / SAID).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def require_said(rows: Sequence[Mapping[str, Any]], needed: int) -> None:
+    """Stop, in words, where nothing could be learned from judgements.
+
+    Args:
+        rows: lines of said.jsonl.
+
+    Raises:
+        UserError: too few train judgements, or all about one prompt.
+    """
+    train = [row for row in rows if row["split"] == Split.TRAIN]
+    if (n := sum(len(row["said"]) for row in train)) < needed:
+        raise UserError(
+            f"the dataset has {n} train judgements; a reward model needs at least {needed}",
+            fix="collect more and run `truing preferences` again, or accept the risk with a lower reward.min_preferences",
+        )
+    if len({row["prompt_id"] for row in train}) < 2:
+        raise UserError("all train judgements are about one prompt: nothing tells taste from topic", fix="collect judgements on more prompts")
+
+
 def read_said(dataset: Artifact, trunk: Trunk, centre: float) -> tuple[SaidLesson, SaidLesson]:
     """The train part and the held-out part of a dataset's judgements, as token ids."""
     step = float(dataset.manifest["settings"]["preferences"]["nats_a_step"])
-    with (dataset.path / SAID).open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    rows = said_rows(dataset)
     train, held_out = (_lesson([row for row in rows if row["split"] == split], trunk, step, centre) for split in (Split.TRAIN, Split.HELD_OUT))
     forms = forms_of([*train.said, *held_out.said])
     return replace(train, forms=forms), replace(held_out, forms=forms)

@@ -12,33 +12,31 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import Field, field_validator
 from safetensors.torch import save_file
-from sqlalchemy import select
 from torch import Tensor, nn
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import Settings
-from truing.console import say
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward.card.accuracy import question_kinds
+from truing.reward.card.fitness import unmeasured
 from truing.reward.card.measure import measure
 from truing.reward.card.slopes import sides_shown
 from truing.reward.features import FeatureCache, FeatureSpec, Item, item_key, readings_at
 from truing.reward.heads import WEIGHTS, save_head
 from truing.reward.judged import Scales
-from truing.reward.lessons import Lesson, PairLesson, SaidLesson, read_said
+from truing.reward.lessons import Lesson, PairLesson, SaidLesson, read_said, require_said, said_rows
 from truing.reward.readings import CANDIDATES, choose_readings
+from truing.reward.reference import reference_responses, responses_of
 from truing.reward.train_frozen import Fit, Frozen, fit_linear
 from truing.reward.train_judged import fit_judged, held_out_surprise
 from truing.reward.train_mlp import fit_mlp
-from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, response_of, tokenised
+from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, tokenised
 from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
-from truing.store.tables import Sample
 
-BASE = "base"
 FROZEN = ("linear", "mlp")  # heads that read what the base makes of a response
 
 
@@ -141,15 +139,23 @@ def train_reward_model(
         round_id: the round that asks for it.
 
     Returns:
-        an artifact of kind "reward": head.safetensors, adapter/ or weights.safetensors where the trunk learned, card.json, held_out.jsonl.
+        an artifact of kind "reward": head.safetensors, adapter/ or weights.safetensors where the trunk learned; card.json and held_out.jsonl, unless it
+        learned from judgements and no held-out pair takes a side, so that nothing can be measured with pairs.
 
     Raises:
-        UserError: too few preferences to learn from, or none to measure with.
+        UserError: too little to learn from, or, of a model that learns from pairs, none to measure with.
     """
     dataset = load_artifact(project.artifacts, dataset_id)
     train, held_out = read_rows(dataset)
-    require_rows(train, held_out, settings.min_preferences)
-    chosen = [(tuple(prompt), tuple(response)) for prompt, response in reference] if reference is not None else _reference(project, settings, train, trunk)
+    said = said_rows(dataset) if settings.learn_from == "judgements" else []
+    if settings.learn_from == "pairs" or (settings.head in FROZEN and settings.readings == "choose"):
+        require_rows(train, held_out, settings.min_preferences)
+    else:
+        require_said(said, settings.min_preferences)
+    if reference is None:
+        chosen = reference_responses(project, settings.reference_samples, responses_of(train, said), trunk)
+    else:
+        chosen = [(tuple(prompt), tuple(response)) for prompt, response in reference]
     inputs = {
         "dataset": dataset_id,
         "settings": settings.model_dump(mode="json"),
@@ -190,7 +196,7 @@ def _fit_frozen(work: Work) -> Fitted:
     _, _, seen, held_out, test_a, test_b, reference = torch.split(found, [len(part) for part in parts])
     fit, beside = fit_frozen(lesson, seen, settings, work.seed, work.run.progress)
     fit = fit._replace(facts=fit.facts | {"readings_path": path})
-    return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, test_a, test_b, reference)
+    return _normalised(_with_surprise(fit, lesson, unseen, held_out, beside), trunk, spec, test_a, test_b, reference)
 
 
 def frozen_spec(trunk: Trunk, settings: RewardSettings) -> FeatureSpec:
@@ -221,7 +227,7 @@ def _fit_trunk(work: Work, checkpoint: Path) -> Fitted:
     parts = [unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     with torch.no_grad(), trunk.using(ROLE if settings.head == "adapter" else None):
         held_out, *rest = (learned_states(trunk, items, spec) for items in parts)
-    return _normalised(_with_surprise(fit, unseen, held_out, beside), trunk, spec, *rest)
+    return _normalised(_with_surprise(fit, lesson, unseen, held_out, beside), trunk, spec, *rest)
 
 
 def lessons(dataset: Artifact, train: list[Row], trunk: Trunk, settings: RewardSettings) -> tuple[Lesson, SaidLesson | None]:
@@ -253,12 +259,13 @@ def fit_frozen(lesson: Lesson, features: Tensor, settings: RewardSettings, seed:
 
 
 @torch.no_grad()
-def _with_surprise(fit: Fit, unseen: SaidLesson | None, states: Tensor, beside: list[nn.Module]) -> Fit:
+def _with_surprise(fit: Fit, lesson: Lesson, unseen: SaidLesson | None, states: Tensor, beside: list[nn.Module]) -> Fit:
     """The fit with how surprising it finds the held-out judgements, where it learned from judgements."""
     if unseen is None:
         return fit
+    assert isinstance(lesson, SaidLesson)
     scales = [own for own in beside if isinstance(own, Scales)]
-    return fit._replace(facts=fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(states), scales)})
+    return fit._replace(facts=fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(states), scales, lesson.beside())})
 
 
 def _normalised(fit: Fit, trunk: Trunk, spec: FeatureSpec, a: Tensor, b: Tensor, reference: Tensor) -> Fitted:
@@ -269,16 +276,13 @@ def _normalised(fit: Fit, trunk: Trunk, spec: FeatureSpec, a: Tensor, b: Tensor,
 
 def _write(work: Work, fitted: Fitted) -> Artifact:
     settings, head, spec = work.settings, fitted.fit.head, fitted.spec
-    facts, card, rows = measure(
-        work.train, work.held_out, fitted.held_out, fitted.reference, work.reference, std=float(head.std), mean=float(head.member_mean.mean()),
-        members=settings.members, kinds=question_kinds(work.dataset), sides=sides_shown(work.project, work.held_out), seed=work.seed,
-    )  # fmt: skip
+    facts, card, rows = _measured(work, fitted)
     facts |= {
         "head": settings.head, "layer": _in_words(spec.layers), "readings": [list(reading) for reading in spec.readings], "max_tokens": spec.max_tokens,
         "members": settings.members, "mean": float(head.member_mean.mean()), "std": float(head.std), "n_train": len(work.train),
         "n_reference": len(work.reference), "model": work.trunk.name, "fingerprint": work.trunk.fingerprint, **fitted.fit.facts,
     }  # fmt: skip
-    card |= {"training": [], "l2_path": fitted.fit.curve} if settings.head == "linear" else {"training": fitted.fit.curve, "l2_path": []}
+    curve = {"training": [], "l2_path": fitted.fit.curve} if settings.head == "linear" else {"training": fitted.fit.curve, "l2_path": []}
 
     def fill(folder: Path) -> None:
         save_head(head, folder / "head.safetensors")
@@ -286,29 +290,23 @@ def _write(work: Work, fitted: Fitted) -> Artifact:
             work.trunk.save_adapter(ROLE, folder / "adapter")
         if settings.head == "full":
             save_file({name: weight.contiguous() for name, weight in sorted(fitted.trunk.merged_weights(None).items())}, folder / WEIGHTS)
-        (folder / "card.json").write_text(json.dumps(card, sort_keys=True, indent=1, allow_nan=False), encoding="utf-8")
-        (folder / "held_out.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+        if card is not None:
+            (folder / "card.json").write_text(json.dumps(card | curve, sort_keys=True, indent=1, allow_nan=False), encoding="utf-8")
+            (folder / "held_out.jsonl").write_text("".join(json.dumps(row, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
 
     made_with = settings.model_dump(mode="json")
     return write_artifact(work.project.artifacts, "reward", fill, parents=[work.dataset.id], settings=made_with, seed=work.seed, facts=facts)
 
 
-def _reference(project: Project, settings: RewardSettings, train: Sequence[Row], trunk: Trunk) -> list[Item]:
-    """Samples of the base for train prompts, those first whose features the fit needs anyway; the pairs' own responses where the base has no two."""
-    turns = {row["prompt_id"]: row["turns"] for row in train}
-    sides = {row[side]["sample_id"] for row in train for side in ("a", "b")}
-    with project.database.read() as session:
-        drawn = select(Sample.id, Sample.prompt_id, Sample.token_ids).where(Sample.policy_id == BASE, Sample.token_ids.is_not(None))
-        found = [(row.id, row.prompt_id, row.token_ids) for row in session.execute(drawn) if row.prompt_id in turns and row.token_ids]
-    found.sort(key=lambda row: (row[0] not in sides, row[0]))
-    items = [(tuple(trunk.prompt_ids(turns[prompt])), tuple(tokens)) for _, prompt, tokens in found[: settings.reference_samples]]
-    if len(items) >= 2:
-        if len(items) < settings.reference_samples:
-            say(f"scores are normalised on {len(items)} samples of the base; {settings.reference_samples} were wanted (reward.reference_samples)")
-        return items
-    say("the base has no samples of the train prompts: scores are normalised on the responses of the pairs themselves")
-    own = {row[side]["sample_id"]: (tuple(trunk.prompt_ids(row["turns"])), response_of(row[side], trunk)) for row in train for side in ("a", "b")}
-    return [own[sample] for sample in sorted(own)[: settings.reference_samples]]
+def _measured(work: Work, fitted: Fitted) -> tuple[dict[str, Any], dict[str, Any] | None, list[dict[str, Any]]]:
+    """Facts, card and the lines of held_out.jsonl; without a held-out pair that takes a side the facts of a model that nobody could measure."""
+    if all(row["target"] == 0.5 for row in work.held_out):
+        return {**unmeasured(), "n_held_out": 0}, None, []
+    head = fitted.fit.head
+    return measure(
+        work.train, work.held_out, fitted.held_out, fitted.reference, work.reference, std=float(head.std), mean=float(head.member_mean.mean()),
+        members=work.settings.members, kinds=question_kinds(work.dataset), sides=sides_shown(work.project, work.held_out), seed=work.seed,
+    )  # fmt: skip
 
 
 def _in_words(layers: Sequence[int]) -> Any:

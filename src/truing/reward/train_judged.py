@@ -112,19 +112,22 @@ def solve(axes: Axes, said: Judged, l2: float, centre: float, *, start: Tensor |
     return torch.from_numpy(best[:width]) * step, scales
 
 
-def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales]) -> dict[str, dict[str, float]]:
-    """Of each kind that was held out: nats of a judgement in the mean, by the mean over members of its likelihood's log, and how many there are.
+def held_out_surprise(told: SaidLesson, raw: Tensor, scales: Sequence[Scales], ignorant: Scales) -> dict[str, dict[str, float]]:
+    """Of each kind that was held out: nats of a judgement in the mean, by the mean over members of its likelihood's log; nats of it for somebody to whom all
+    responses are alike, so that what is less was learned; and how many there are.
 
     Args:
         raw: (S, K) each member's scores of the responses.
+        ignorant: the scales of that somebody, fitted to the train judgements.
     """
     said = told.tensors()
     found: dict[str, dict[str, float]] = {}
     with torch.no_grad():
         each = [surprises(raw[:, member].double(), said, own) for member, own in enumerate(scales)]
+        alike = surprises(torch.zeros(len(raw), dtype=torch.float64), said, ignorant)
     counts = {kind: sum(one.kind == kind or (kind == Kind.PAIR and one.kind == Kind.EDIT) for one in told.said) for kind in each[0]}
     for kind in each[0]:
-        found[str(kind)] = {"nats": float(sum(one[kind][0].item() for one in each) / len(each)), "n": counts[kind]}
+        found[str(kind)] = {"nats": float(sum(one[kind][0].item() for one in each) / len(each)), "alike": alike[kind][0].item(), "n": counts[kind]}
     return found
 
 

@@ -63,7 +63,8 @@ def require_rows(train: Sequence[Row], held_out: Sequence[Row], needed: int) -> 
     if len(train) < needed or not decided:
         raise UserError(
             f"the dataset has {len(train)} train preferences, {len(train) - len(decided)} of them ties; a reward model needs at least {needed}, not all ties",
-            fix="collect more judgements and run `truing preferences` again, or accept the risk with a lower reward.min_preferences",
+            fix="collect more judgements and run `truing preferences` again, accept the risk with a lower reward.min_preferences, or, where ratings and thumbs "
+            "say what pairs don't, learn from judgements as they were made (reward.learn_from=judgements)",
         )
     if len({row["prompt_id"] for row in train}) < 2:
         raise UserError("all train preferences are about one prompt: nothing tells taste from topic", fix="collect judgements on more prompts")

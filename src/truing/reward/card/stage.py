@@ -48,16 +48,16 @@ def make_card(project: Project, reward_id: str, trunk: Trunk, *, round_id: int |
         an artifact of kind "card": card.json holds what was measured at training and all looks; its facts hold the verdict.
 
     Raises:
-        UserError: there is no such model, it has no card from its training, it was brought in without preferences to measure it on, or it was trained on
-            other weights.
+        UserError: there is no such model, it has no card from its training, there were no preferences to measure it on, or it was trained on other weights.
     """
     artifact = load_artifact(project.artifacts, reward_id)
     if artifact.kind != "reward" or "fitness" not in artifact.facts:
         raise UserError(f"{reward_id} has no card from its training", fix="train it again with `truing reward train --force`, or name another reward model")
     if not artifact.facts.get("n_held_out"):
+        again = "bring it in again with `truing reward use` or `truing reward combine`" if "source" in artifact.facts else "`truing reward train`"
         raise UserError(
-            f"{reward_id} was brought in when the project had no held-out preferences, and was measured on none",
-            fix="make a dataset of judgements with `truing preferences`, then bring it in again with `truing reward use` or `truing reward combine`",
+            f"{reward_id} was made when the project had no held-out preferences, and was measured on none",
+            fix=f"let people compare answers to more prompts, make a dataset with `truing preferences`, then {again}",
         )
     with stage_run(project, "card", {"reward": reward_id, "model": trunk.fingerprint, "version": PARTS_VERSION}, round_id=round_id) as run:
         if not run.answered:

@@ -24,7 +24,7 @@ def _measured(card: Mapping[str, Any]) -> Iterator[Line]:
     measured = card["calibration"]
     yield "log loss (a coin's is 0.693)", _between(measured["log_loss"]), f"{card['n_held_out']} pairs"
     for kind, found in sorted(card.get("held_out_surprise", {}).items()):
-        yield f"surprise at a held-out {kind}, nats", _number(found["nats"]), f"{found['n']} judgements"
+        yield f"surprise at a held-out {kind}, nats", f"{_number(found['nats'])} ({_number(found['alike'])} if all were alike)", f"{found['n']} judgements"
     yield "calibration error beyond chance (0 is perfect)", _between(measured["ece"]), f"{card['n_held_out']} pairs"
     yield "temperature (above 1: too sure of itself)", _between(measured["temperature"]), f"{card['n_held_out']} pairs"
     for row in card["slopes"]:
