@@ -28,6 +28,12 @@ def speak_json(on: bool) -> None:
     _console = Console(highlight=False, stderr=on)
 
 
+def hush() -> None:
+    """Say nothing more, but for complaints: another process speaks for this one."""
+    global _console
+    _console = Console(quiet=True)
+
+
 def say(text: str, *, then: str | None = None) -> None:
     """Print a line for a person; `then` is the command to type next."""
     _console.print(text, markup=False, soft_wrap=True)

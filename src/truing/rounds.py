@@ -253,6 +253,21 @@ def _against_the_reward(turn: Turn, settings: "OnlineSettings") -> Artifact:
     )  # fmt: skip
 
 
+def follow_tuning(project: Project) -> None:
+    """Help the first process of a team with whatever it tunes; see policy/team.py."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.policy.train import OnlineCall, follow
+    from truing.reward.score import load_reward_model
+
+    trunk = open_trunk(project.settings(ModelSettings))
+
+    def reward(call: OnlineCall) -> "AnyRewardModel":
+        return load_reward_model(project, call.reward_id, trunk, by=call.settings.score)
+
+    follow(project, trunk, reward)
+
+
 def _by_examples(turn: Turn, settings: "TuneSettings") -> Artifact:
     from truing.feedback.checks import CHECK_AUTHOR
     from truing.policy.examples import demonstrations, preferences

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from truing.cli.options import HERE, Force, Json, Seed, Set, Where, interruptible, newest_turn, opened_project
-from truing.console import result, say, speak_json
+from truing.console import hush, result, say, speak_json
 
 if TYPE_CHECKING:
     from truing.artifacts import Artifact
@@ -23,7 +23,23 @@ def tune(
     watch: Annotated[bool, typer.Option("--watch", help="Stop once a failure is certain, and keep the best policy before it (tune.watch).")] = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote."""
+    """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote.
+
+    Several processes share the work where torchrun starts them: torchrun --nproc-per-node 2 -m truing tune.
+    """
+    from truing.policy.team import joined
+    from truing.rounds import follow_tuning
+
+    with joined() as team:
+        if team.rank == 0:
+            _tune(algorithm, watch, project, set_, force, json)
+        else:
+            with opened_project(project, set_, json) as opened:
+                hush()
+                follow_tuning(opened)
+
+
+def _tune(algorithm: str | None, watch: bool, project: Path, set_: list[str] | None, force: bool, json: bool) -> None:
     from truing.rounds import tune_policy
 
     with newest_turn(project, [*(set_ or []), *(["tune.watch=true"] if watch else [])], json, force) as turn:

@@ -18,6 +18,7 @@ from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, op
 from truing.policy.diagnosis import Finding, diagnose
 from truing.policy.rollout import ROLE, add_role
 from truing.policy.settings import TuneSettings
+from truing.policy.team import team
 from truing.store.ids import seed_from
 
 ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
@@ -33,6 +34,7 @@ class Learner(ABC):
         updates: how many there are to be.
         done: how many there were.
         stopped: what it stopped for before its time, or None.
+        team: those that it is tuned by.
         back_at: the update that it then went back to.
         head: linear, on the policy's last hidden states, or None.
         rows: what each update logged.
@@ -44,6 +46,7 @@ class Learner(ABC):
 
     def __init__(self, trunk: Trunk, settings: TuneSettings, *, updates: int, head: nn.Linear | None, seed: int) -> None:
         self.trunk, self.settings, self.updates, self.head, self.seed = trunk, settings, updates, head, seed
+        self.team = team()
         self.done = 0
         self.stopped: Finding | None = None
         self.back_at = 0

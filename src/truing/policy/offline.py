@@ -50,7 +50,9 @@ class OfflineLearner(Learner):
         """The mean loss of some examples and what else is logged of them; where there is something to learn, its gradient."""
         seen: dict[str, float] = {}
         denominator = self.algorithm.mass(examples)
-        for part in in_memory(examples, self.settings.row_tokens):
+        for number, part in enumerate(in_memory(examples, self.settings.row_tokens)):
+            if not self.team.owns(number):
+                continue
             reference: list[list[Tensor]] = []
             if self.algorithm.NEEDS_REFERENCE:
                 with torch.no_grad(), self.trunk.using(None):
@@ -61,7 +63,9 @@ class OfflineLearner(Learner):
                     loss.backward()
             for name, value in {"policy/loss": loss.item(), **means}.items():
                 seen[name] = seen.get(name, 0.0) + value
-        return seen
+        if learn:
+            self.team.add_gradients(self.optimizer.param_groups[0]["params"])
+        return self.team.added(seen)
 
     def headline(self) -> str:
         """The newest numbers, for the progress line."""

@@ -142,7 +142,7 @@ class OnlineLearner(Learner):
         warming = self.done < getattr(settings, "critic_warmup", 0)
         self.optimizer.zero_grad(set_to_none=True)
         with trunk.using(ROLE):
-            for part in parts:
+            for part in filter(self.team.owns, parts):
                 rows = rollout.part(part, trunk)
                 new = forward(trunk, head, rows, self.temperature, lower=rollout.lower[part], entropy_gradient=settings.entropy_weight > 0)
                 mask, own = rows.mask, divisor[rollout.parts[part]]
@@ -155,6 +155,8 @@ class OnlineLearner(Learner):
                     total = total - settings.entropy_weight * masked_mean(new.entropy, mask, own)
                 total.backward()
                 _add(seen, new, old, losses, mask, tokens)
+        self.team.add_gradients(self.optimizer.param_groups[0]["params"])
+        seen = self.team.added(seen, largest=("max_ratio",))
         if seen["ratio"] > MAX_MEAN_RATIO or seen["kl_old"] > settings.max_kl_old:
             self.optimizer.zero_grad(set_to_none=True)
             seen["skipped"] = 1.0

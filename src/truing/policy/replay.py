@@ -77,7 +77,9 @@ class ReplayLearner(OnlineLearner):
         parts, _ = deal([len(one["prompt"]) + len(one["response"]) for one in answers], settings.model_copy(update={"minibatches": 1, "group_size": 1}))
         self.optimizer.zero_grad(set_to_none=True)
         loss = 0.0
-        for part in parts:
+        for number, part in enumerate(parts):
+            if not self.team.owns(number):
+                continue
             own = [answers[index] for index in part]
             batch = rows_of(trunk, [one["prompt"] for one in own], [one["response"] for one in own])
             ref_logprobs = batch.rectangle(torch.tensor([value for one in own for value in one["ref_logprobs"]]))
@@ -93,6 +95,8 @@ class ReplayLearner(OnlineLearner):
                 found = q_learning.loss(new, ref_logprobs, goal, batch.mask, settings, divisor[part])
                 found.backward()
             loss += found.item()
+        self.team.add_gradients(self.optimizer.param_groups[0]["params"])
+        loss = self.team.added({"loss": loss})["loss"]
         norm = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
         self.optimizer.step()
         return dict.fromkeys(SEEN, 0.0) | {"loss": loss, "grad_norm": norm, "max_ratio": 1.0}

@@ -16,6 +16,7 @@ from truing.models.trunk import Lower, Rows, Trunk
 from truing.policy.constraint import Constraint
 from truing.policy.kl import k1, token_rewards
 from truing.policy.settings import OnlineSettings, TuneSettings
+from truing.policy.team import team
 
 ROLE = "policy"
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]  # prompts, responses → normalised scores
@@ -87,6 +88,11 @@ class Judged(NamedTuple):
     doubts: Tensor | None
     objectives: dict[str, Tensor]
 
+    def at(self, rows: Sequence[int]) -> "Judged":
+        """Of some of them."""
+        own = list(rows)
+        return Judged(self.scores[own], None if self.doubts is None else self.doubts[own], {name: one[own] for name, one in self.objectives.items()})
+
 
 class Forward(NamedTuple):
     """One pass of the policy over some answers. All (B, T); values is None without a value head."""
@@ -100,14 +106,13 @@ class Forward(NamedTuple):
 class Rollout:
     """Attributes:
     prompts, responses: token ids.
-    parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch
-    ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T)
-    bool, True on generated tokens. logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the
-    answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. doubts: (B,)
-    its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for
-    cut-off answers, the clip and the constraint. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
-    (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
-    every layer is adapted. objectives: name → (B,) scores, of a reward that is made of several.
+    parts: indices of the answers that go through the model together, in the process whose part it is (team.py); the same in every pass, so that the
+    first-epoch ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T) bool, True on generated tokens.
+    logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the answers were drawn. values: (B, T) or None. raw_scores: (B,) of the
+    reward model. doubts: (B,) its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for cut-off answers,
+    the clip and the constraint. rewards: (B, T) the score on the last token, and the price of KL on every token. kl: (B, T) k1 estimates, nats. lower: for
+    each part, the states after the layers that no adapter touches, or None where every layer is adapted, or another process has the part. objectives:
+    name → (B,) scores, of a reward that is made of several.
     """
 
     prompts: list[list[int]]
@@ -156,20 +161,36 @@ def draw_rollout(
         beta: price of a nat.
         constraint: on objectives that the reward is made of.
     """
+    own = team()
+    mine = [place for place in range(len(prompts)) if own.owns(place // settings.group_size)]
     with trunk.merged(ROLE):
-        responses = generate(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=max(len(prompts), 1))
+        drawn = generate(
+            trunk, [prompts[place] for place in mine], [seeds[place] for place in mine], max_new_tokens=max_new_tokens, temperature=temperature,
+            batch_size=max(len(mine), 1),
+        )  # fmt: skip
+    responses = own.together(dict(zip(mine, drawn, strict=True)))
     tokens = [response.token_ids for response in responses]
     rows = [list(prompt) for prompt in prompts]
     parts, minibatches = deal([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings)
-    batches = [rows_of(trunk, [rows[index] for index in part], [tokens[index] for index in part]) for part in parts]
+    batches = {
+        number: rows_of(trunk, [rows[index] for index in part], [tokens[index] for index in part]) for number, part in enumerate(parts) if own.owns(number)
+    }
     with torch.no_grad():
         with trunk.using(None):
-            references, lower, found = _reference(trunk, batches, score, settings, temperature)
+            read = {
+                number: _reference(trunk, batch, reads, settings, temperature) for reads in [_reads(score, rows, tokens)] for number, batch in batches.items()
+            }
         with trunk.using(ROLE):
-            policies = _policy(trunk, head, batches, lower, temperature)
+            passed = {number: forward(trunk, head, batch, temperature, lower=read[number].lower) for number, batch in batches.items()}
+    lower = [read[number].lower if number in read else None for number in range(len(parts))]
+    references = own.together({number: one._replace(lower=None) for number, one in read.items()})
     order = torch.tensor([index for part in parts for index in part]).argsort()
-    policy, reference = _together(policies, order), _together(references, order)
-    judged = _judged(score, prompts, tokens) if found is None else Judged(found[0][order], found[1][order], {})
+    policy, reference = _together(own.together(passed), order), _together([one.passed for one in references], order)
+    if references[0].judged is None:
+        judged = _judged_by_all(score, prompts, tokens)
+    else:
+        judged = _in_a_row([one.judged for one in references if one.judged is not None])
+        judged = Judged(judged.scores[order], None if judged.doubts is None else judged.doubts[order], {})
     scores = final_scores(judged.scores, torch.tensor([response.finished for response in responses]), settings)
     if constraint is not None:
         scores, beta = constraint.blended(scores, judged.objectives), beta * constraint.share
@@ -253,30 +274,56 @@ def widen(values: Tensor, longest: int) -> Tensor:
     return nn.functional.pad(values, (0, longest - values.shape[1]))
 
 
-def _reference(
-    trunk: Trunk, batches: list[Rows], score: Score, settings: OnlineSettings, temperature: float
-) -> tuple[list[Forward], list[Lower | None], tuple[Tensor, Tensor] | None]:
-    """One pass of the base over all parts, for whoever needs it.
+class _Read(NamedTuple):
+    """What a pass of the base over a part gives.
 
-    Returns:
-        the reference's log-probabilities; the states below the adapted layers, which the policy goes on from (None where all layers are adapted, or the
-        model can't be split); scores and doubts, (B,) in the order of the parts, if the reward reads hidden states.
+    Attributes:
+        passed: the reference's log-probabilities.
+        lower: the states below the adapted layers, which the policy goes on from; None where all layers are adapted, or the model can't be split.
+        judged: what the reward says, if it reads hidden states.
     """
+
+    passed: Forward
+    lower: Lower | None
+    judged: Judged | None
+
+
+def _reads(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> ReadsHidden | None:
+    """The reward, if hidden states of these answers are enough for it."""
+    longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
+    return score if isinstance(score, ReadsHidden) and longest <= score.longest else None
+
+
+def _reference(trunk: Trunk, batch: Rows, reads: ReadsHidden | None, settings: OnlineSettings, temperature: float) -> _Read:
+    """One pass of the base over a part, for whoever needs it."""
     top = top_layers(trunk, settings)
     border = trunk.layers - top if top is not None and trunk.splits else None
-    reads = score if isinstance(score, ReadsHidden) and all(batch.longest <= score.longest for batch in batches) else None
     layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
-    passes, lower, scores, doubts = [], [], [], []
-    for batch in batches:
-        states = trunk.hidden_layers(batch, sorted(layers))
-        found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
-        passes.append(Forward(found.logprobs, found.entropy, None))
-        lower.append(None if border is None else Lower(border, states[border]))
-        if reads is not None:
-            mean, spread = reads.score_hidden(states, batch)
-            scores += mean
-            doubts += spread
-    return passes, lower, (torch.tensor(scores), torch.tensor(doubts)) if reads is not None else None
+    states = trunk.hidden_layers(batch, sorted(layers))
+    found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
+    judged = None
+    if reads is not None:
+        mean, spread = reads.score_hidden(states, batch)
+        judged = Judged(torch.tensor(mean), torch.tensor(spread), {})
+    return _Read(Forward(found.logprobs, found.entropy, None), None if border is None else Lower(border, states[border]), judged)
+
+
+def _judged_by_all(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
+    """What the reward says, each process asking about its share."""
+    own = team()
+    mine = [place for place in range(len(prompts)) if own.owns(place)]
+    if own.size == 1:
+        return _judged(score, prompts, responses)
+    found = _judged(score, [prompts[place] for place in mine], [responses[place] for place in mine])
+    each = own.together({place: found.at([row]) for row, place in enumerate(mine)})
+    return _in_a_row(each)
+
+
+def _in_a_row(each: Sequence[Judged]) -> Judged:
+    doubts = [one.doubts for one in each if one.doubts is not None]
+    names = each[0].objectives
+    objectives = {name: torch.cat([one.objectives[name] for one in each]) for name in names}
+    return Judged(torch.cat([one.scores for one in each]), torch.cat(doubts) if doubts else None, objectives)
 
 
 def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
@@ -288,10 +335,6 @@ def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[
         mean, spread = score.score_with_std(prompts, responses)
         return Judged(torch.tensor(mean), torch.tensor(spread), {})
     return Judged(torch.tensor(score(prompts, responses), dtype=torch.float32), None, {})
-
-
-def _policy(trunk: Trunk, head: nn.Linear | None, batches: list[Rows], lower: list[Lower | None], temperature: float) -> list[Forward]:
-    return [forward(trunk, head, batch, temperature, lower=states) for batch, states in zip(batches, lower, strict=True)]
 
 
 def _together(passes: list[Forward], order: Tensor) -> Forward:

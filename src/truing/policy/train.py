@@ -1,8 +1,8 @@
 """The stage: an algorithm, what it learns from and a policy to begin with → a policy artifact; a checkpoint after every update."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import build
@@ -11,13 +11,14 @@ from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.algorithms.q_learning import QLearningSettings
-from truing.policy.examples import Examples
+from truing.policy.examples import Example, Examples
 from truing.policy.learner import Learner
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
+from truing.policy.team import team
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
@@ -73,7 +74,8 @@ def train_policy(
         "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed,
     }  # fmt: skip
     learner = online_learner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
-    return _tuned(project, learner, inputs, [reward_id], parent, round_id)
+    call = OnlineCall(settings, dict(prompts), reward_id, temperature, max_new_tokens, seed)
+    return _tuned(project, learner, call, inputs, [reward_id], parent, round_id)
 
 
 def online_learner(
@@ -123,10 +125,55 @@ def imitate(
         "seed": seed,
     }  # fmt: skip
     learner = OfflineLearner(trunk, settings, examples.train, seed=seed)
-    return _tuned(project, learner, inputs, [dataset_id] if dataset_id is not None else [], parent, round_id)
+    return _tuned(project, learner, OfflineCall(settings, examples.train, seed), inputs, [dataset_id] if dataset_id is not None else [], parent, round_id)
 
 
-def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: list[str], parent: str, round_id: int | None) -> Artifact:
+class OnlineCall(NamedTuple):
+    """What an online learner is made of, beside the trunk and the score that the reward speaks for."""
+
+    settings: OnlineSettings
+    prompts: dict[str, Sequence[int]]
+    reward_id: str
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+class OfflineCall(NamedTuple):
+    """What an offline learner is made of, beside the trunk."""
+
+    settings: OfflineSettings
+    examples: Sequence[Example]
+    seed: int
+
+
+def follow(project: Project, trunk: Trunk, reward: Callable[[OnlineCall], Score]) -> None:
+    """Do this process' share of every run that the first of the team begins, until there is none any more. Nothing is written.
+
+    Args:
+        trunk: the base; on return it has no policy adapter on it.
+        reward: gives the score of a call's reward model.
+    """
+    while (heard := team().hear()) is not None:
+        call, parent, folder = heard
+        if isinstance(call, OnlineCall):
+            learner: Learner = online_learner(
+                trunk, call.settings, call.prompts, reward(call), temperature=call.temperature, max_new_tokens=call.max_new_tokens, seed=call.seed
+            )
+        else:
+            learner = OfflineLearner(trunk, call.settings, call.examples, seed=call.seed)
+        try:
+            learner.start(project.artifacts, parent)
+            learner.resume(folder)
+            for _ in _until_failure(learner):
+                learner.update()
+        finally:
+            learner.close()
+
+
+def _tuned(
+    project: Project, learner: Learner, call: OnlineCall | OfflineCall, inputs: dict[str, Any], sources: list[str], parent: str, round_id: int | None
+) -> Artifact:
     """The policy that a learner comes to, from where an earlier run stopped; or the one that the same inputs gave before."""
     settings = learner.settings
     with stage_run(project, "tune", inputs, round_id=round_id) as run:
@@ -140,6 +187,7 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
             learner.resume(folder)
             if not learner.done:
                 learner.keep(folder)
+            learner.team.tell((call, parent, folder))
             for _ in track(_until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
