@@ -30,6 +30,7 @@ class Mutant(NamedTuple):
 
 LOSSES, KL, ADVANTAGES = "tests/policy/test_losses.py", "tests/policy/test_kl.py", "tests/policy/test_advantages.py"
 PREFERENCES, REWARD, ALGORITHMS = "tests/policy/test_preference_losses.py", "tests/reward/test_losses.py", "tests/policy/test_algorithms.py"
+TEAM, WHOLE, DIAGNOSIS = "tests/policy/test_team.py -k ppo", "tests/models/test_whole.py", "tests/policy/test_diagnosis.py"
 MUTANTS = (
     # the sign of each loss
     Mutant("surrogate: sign", "policy/losses.py", "loss = -masked_mean(torch.minimum(free, held)", "loss = masked_mean(torch.minimum(free, held)", LOSSES),
@@ -76,6 +77,14 @@ MUTANTS = (
     Mutant("q-learning: the path is paid for twice", "policy/advantages.py", "return (returns + advantages)", "return (returns - advantages)", ADVANTAGES),
     Mutant("grpo: k3 for k2 in the loss", "policy/algorithms/grpo.py", "masked_mean(k2(", "masked_mean(k3(", ALGORITHMS),
     Mutant("best-of-n: the worst", "policy/algorithms/best_of_n.py", "scores.amax(1", "scores.amin(1", ALGORITHMS),
+    # what goes through several hands
+    Mutant("team: everybody goes by a gradient of its own", "policy/team.py", "    dist.all_reduce(flat)\n", "", TEAM),
+    Mutant("team: each sees its own part alone", "policy/online.py", "seen = self.team.added(seen,", "seen = dict(seen) or dict(seen,", TEAM),
+    Mutant("whole weights: the base isn't put back", "models/whole.py", "place.module._parameters[place.leaf] = place.base", "pass", WHOLE),
+    Mutant("whole weights: a shared matrix becomes two", "models/whole.py", "names.setdefault(id(parameter), bare", "names.setdefault(id(module), bare", WHOLE),
+    Mutant("checkpoint: the seal isn't looked at", "policy/checkpoint.py", "        if _whole(place):", "        if True:", "tests/policy/test_checkpoint.py"),
+    Mutant("watch: the newest for the best", "policy/diagnosis.py", "if found > best and _steady", "if _steady", DIAGNOSIS),
+    Mutant("watch: however it fails", "policy/diagnosis.py", "if found > best and _steady(rows[:end])", "if found > best", DIAGNOSIS),
     # people
     Mutant("people: a repeated judgement counts twice", "store/judgements.py", "if row.id not in superseded:", "if True:", "tests/store/test_judgements.py"),
     Mutant("people: A is always left", "feedback/assignment.py", "j = below(i + 1, random_bits)", "j = i", "tests/feedback/test_assignment.py -k order"),
