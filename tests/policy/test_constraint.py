@@ -77,9 +77,9 @@ def test_it_comes_to_the_best_that_is_feasible(trunk: Trunk, name: str) -> None:
     def worth(one: Tensor) -> float:
         return float(one @ rewards) - BETA * float((one * (one / base).log()).nansum())
 
-    assert float(policy @ other) == pytest.approx(least, abs=0.05), "the constraint is kept, and no more than it must be"
-    assert worth(policy) == pytest.approx(worth(feasible), abs=0.05)
-    assert prices[-1] == pytest.approx(price, abs=0.2)
+    assert abs(float(policy @ other) - least) < 0.05, "the constraint is kept, and no more than it must be"
+    assert abs(worth(policy) - worth(feasible)) < 0.05
+    assert abs(prices[-1] - price) < 0.2
     learner.close()
 
 
