@@ -1,9 +1,9 @@
 """What it is worth to learn from judgements as they were made, and not from the pairs they come to: rankings, ties, thumbs, mixtures, on real data.
 
-    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT] ... [--prompts 500] [--work .cache/reward-kinds] [--out benchmarks/results]
+    PYTHONPATH=tests python -m benchmarks.reward_kinds NAME=PATH[:FORMAT][,PATH[:FORMAT]] ... [--prompts 500] [--work .cache/reward-kinds] [--out FOLDER]
 
-NAME names the data in the result, PATH is any file that `truing import` reads. For each file: import, trust, features of the default model, and the linear
-head fitted to each arm's judgements with the same folds, strengths of L2 and members:
+NAME names the data in the result, PATH is any file that `truing import` reads; several together are one mixture. For each: import, trust, features of the
+default model, and the linear head fitted to each arm's judgements with the same folds, strengths of L2 and members:
 
     as said      pairs with their ties (Davidson), rankings, ratings, thumbs, edits, each by its own likelihood
     rankings     where somebody compared all responses of a prompt two by two and ranked them by it, one ranking (Plackett-Luce with ties) in their place
@@ -60,24 +60,23 @@ def main() -> None:
     """Measure, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("data", nargs="+")
-    parser.add_argument("--prompts", type=int, default=500, help="of each file, at most")
+    parser.add_argument("--prompts", type=int, default=500, help="at most, of those that were asked about in the same kinds")
     parser.add_argument("--folds", type=int, default=4, help="of prompts, each foretold from the others")
     parser.add_argument("--work", type=Path, default=Path(".cache/reward-kinds"), help="where features are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     trunk, found = open_trunk(ModelSettings()), {}
     for one in arguments.data:
-        name, _, place = one.partition("=")
-        path, _, form = place.partition(":")
-        found[name] = compared(Path(path), form or "auto", trunk, arguments)
+        name, _, files = one.partition("=")
+        found[name] = compared([file.partition(":")[::2] for file in files.split(",")], trunk, arguments)
     record("reward-kinds", "judgements of other prompts under reward models that learned from judgements as said, and in other forms", found, arguments.out)
 
 
-def compared(path: Path, form: str, trunk: Trunk, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Every arm on one file."""
+def compared(files: Sequence[tuple[str, str]], trunk: Trunk, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Every arm on some files, (path, format) each."""
     folds = arguments.folds
     settings = RewardSettings(learn_from="judgements")
-    told = all_said(path, form, trunk, settings, arguments.prompts)
+    told = all_said(files, trunk, settings, arguments.prompts)
     features = FeatureCache(arguments.work, trunk, frozen_spec(trunk, settings)).get(told.responses)
     places = {item: place for place, item in enumerate(told.responses)}
     unit = (
@@ -119,16 +118,26 @@ def compared(path: Path, form: str, trunk: Trunk, arguments: argparse.Namespace)
         row[name] = {"nats": interval(nats, asked), "l2": strengths.get(name)}
         if name != "as said":
             row[f"{name} less as said"] = interval([other - own for own, other in zip(each["as said"], nats, strict=True)], asked)
+    if len(kinds) > 1:  # what each arm knows of each kind
+        told_in_order = [str(one.kind) for place in range(folds) for one, own in zip(told.said, at, strict=True) if own == place]
+        for kind in sorted(kinds):
+            chosen = [place for place, own in enumerate(told_in_order) if own == kind]
+            row[f"of {kind} alone"] = {name: interval([nats[place] for place in chosen], [asked[place] for place in chosen]) for name, nats in each.items()}
+            row[f"of {kind} alone, less as said"] = {
+                name: interval([nats[place] - each["as said"][place] for place in chosen], [asked[place] for place in chosen])
+                for name, nats in each.items() if name != "as said"
+            }  # fmt: skip
     if "rankings" in each:
         row["pairs less rankings"] = interval([other - own for own, other in zip(each["rankings"], each["pairs"], strict=True)], asked)
     return row
 
 
-def all_said(path: Path, form: str, trunk: Trunk, settings: RewardSettings, most: int) -> SaidLesson:
-    """Everything that a file says of some prompts, with the trust that quality control gives."""
+def all_said(files: Sequence[tuple[str, str]], trunk: Trunk, settings: RewardSettings, most: int) -> SaidLesson:
+    """Everything that some files say of some prompts, with the trust that quality control gives."""
     with tempfile.TemporaryDirectory() as scratch:
         project = open_project(create_project(Path(scratch) / "p", settings=""))
-        import_judgements(project, path, form)
+        for path, form in files:
+            import_judgements(project, Path(path), form or "auto")
         quality = measure_quality(project, QualitySettings(), round_ids=None)
         dataset = build_preferences(project, PreferenceSettings(), quality.as_dict(), round_ids=None, seed=SEED)
         train, held_out = read_said(dataset, trunk, settings.centre)
@@ -139,9 +148,14 @@ def all_said(path: Path, form: str, trunk: Trunk, settings: RewardSettings, most
         train, responses=train.responses + held_out.responses, prompt_of=train.prompt_of + held_out.prompt_of, said=train.said + more,
         prompts=train.prompts + held_out.prompts, whole=train.whole + held_out.whole,
     )  # fmt: skip
-    names = sorted(set(whole.prompt_of))
-    chosen = torch.randperm(len(names), generator=torch.Generator().manual_seed(SEED))[:most].tolist()
-    return whole.only([names[place] for place in chosen])
+    kinds: dict[str, set[str]] = {}
+    for one, prompt in zip(whole.said, whole.prompts, strict=True):
+        kinds.setdefault(prompt, set()).add(one.kind)
+    wanted: list[str] = []
+    for alike in sorted({tuple(sorted(own)) for own in kinds.values()}):
+        names = sorted(prompt for prompt, own in kinds.items() if tuple(sorted(own)) == alike)
+        wanted += [names[place] for place in torch.randperm(len(names), generator=torch.Generator().manual_seed(SEED))[:most].tolist()]
+    return whole.only(wanted)
 
 
 def part(told: SaidLesson, kept: Sequence[bool]) -> SaidLesson:

@@ -88,7 +88,7 @@ def test_thumbs_alone_are_learned_from_and_the_model_counts_as_unmeasured(make: 
     made = train_reward_model(project, settings.model_copy(update={"learn_from": "judgements", "l2": 0.1}), dataset.id, trunk, seed=1)
     found = made.facts["held_out_surprise"]["thumbs"]
     assert found["n"] == 36
-    assert found["alike"] == pytest.approx(math.log(2), abs=0.05)
+    assert 0.6 < found["alike"] < 0.75  # a coin's is 0.69
     assert found["nats"] < found["alike"] - 0.1
     assert made.facts["n_held_out"] == 0
     assert made.facts["fitness"]["verdict"] == "not fit"

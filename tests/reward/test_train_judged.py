@@ -60,4 +60,4 @@ def test_a_kind_given_up_doesn_t_undo_l2() -> None:
     axes = axes_of(torch.tensor([[1.0], [-1.0]], dtype=torch.float64).repeat(400, 1))
     along, scales = solve(axes, judged(said, 1.0), 10.0, 0.0)
     lead = 2 * abs((axes.turn @ along).item()) * scales.scale(Kind.RANKING).item()
-    assert lead == pytest.approx(0.2, abs=0.05)  # 2 w s, where w = s / 2 / 10 and s is at most the root of 2
+    assert 0.15 < lead < 0.25  # about 2 w s, where w = s / 2 / 10 and s is at most the root of 2
