@@ -12,12 +12,13 @@ from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.algorithms.q_learning import QLearningSettings
 from truing.policy.examples import Examples
-from truing.policy.learner import Learner
+from truing.policy.learner import Learner, read_log
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
+from truing.policy.trackers import told
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
@@ -129,18 +130,22 @@ def imitate(
 def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: list[str], parent: str, round_id: int | None) -> Artifact:
     """The policy that a learner comes to, from where an earlier run stopped; or the one that the same inputs gave before."""
     settings = learner.settings
-    with stage_run(project, "tune", inputs, round_id=round_id) as run:
+    with stage_run(project, "tune", inputs, round_id=round_id) as run, told(project, settings, run.key, inputs) as hear:
         if run.answered:
-            return load_artifact(project.artifacts, run.result["policy"])
+            artifact = load_artifact(project.artifacts, run.result["policy"])
+            hear(*read_log(artifact))
+            return artifact
         folder = project.root / "runs" / run.key[:16]
         if project.force:
             shutil.rmtree(folder, ignore_errors=True)
         try:
             learner.start(project.artifacts, parent)
             learner.resume(folder)
+            hear(learner.rows, learner.shown)
             for _ in track(range(learner.done, learner.updates), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
+                hear(learner.rows, learner.shown)
                 run.progress(done=learner.done, total=learner.updates, curves=learner.curves(), **learner.rows[-1])
             artifact = write_artifact(
                 project.artifacts, "policy", learner.write, seed=learner.seed, settings=inputs,
