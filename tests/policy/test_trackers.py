@@ -24,7 +24,7 @@ UPDATES = 5
 BLOCK, HEADER = 32 * 1024, 7  # of LevelDB's log format, in which wandb keeps what it was told
 
 KILLED = """
-    import os, signal, sys
+    import os, signal, sys, time
     sys.path.insert(0, {tests!r})
     from pathlib import Path
     import torch
@@ -40,6 +40,7 @@ KILLED = """
             nonlocal calls
             calls += 1
             if calls > most:
+                time.sleep(0.8)  # what waits to be sent goes, so that it would be there twice if it were told again
                 os.kill(os.getpid(), signal.SIGKILL)
             return share_of_third_tokens(prompts, responses)
         child = os.fork()
