@@ -24,8 +24,12 @@ from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
 
 
-def tune_settings(project: Project, algorithm: str | None = None) -> TuneSettings:
+def tune_settings(project: Project, algorithm: str | None = None, changes: Mapping[str, Any] | None = None) -> TuneSettings:
     """The settings of tuning, in the class of the algorithm that they name.
+
+    Args:
+        algorithm: in place of the one in truing.toml.
+        changes: other settings in place of those in truing.toml, by key.
 
     Raises:
         SettingError: there is no such algorithm, or it has no such setting.
@@ -33,6 +37,7 @@ def tune_settings(project: Project, algorithm: str | None = None) -> TuneSetting
     raw = dict(project.raw_settings("tune"))
     if algorithm is not None:
         raw["algorithm"] = algorithm
+    raw |= changes or {}
     name = raw.get("algorithm", "ppo")
     if name not in ALGORITHMS:
         raise SettingError(f"there is no algorithm {name!r}", fix=f"known ones: {', '.join(ALGORITHMS)}")
