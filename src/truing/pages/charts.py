@@ -149,10 +149,11 @@ def scatter_chart(marks: Sequence[Mark], *, label: str, x_name: str, curve: Sequ
         x, y = _short(x_at(mark.x)), y_at(mark.y)
         if mark.bounds is not None:
             low, high = (_short(y_at(end)) for end in mark.bounds)
-            parts.append(Markup('<line class="whisker {3}" x1="{0}%" x2="{0}%" y1="{1}" y2="{2}"/>').format(x, high, low, mark.style))
+            parts.append(Markup('<line class="whisker thin {3}" x1="{0}%" x2="{0}%" y1="{1}" y2="{2}"/>').format(x, high, low, mark.style))
         said.append(f"{mark.name}: {_plain(mark.y)} at {x_name} {_plain(mark.x)}")
         parts.append(_dot(x_at(mark.x), y, 5, mark.style, said[-1]))
-        parts.append(Markup('<text x="{}%" y="{}" dx="10" dy="0.35em">{}</text>').format(x, _short(y), mark.name))
+        away, anchor = (10, "start") if x_at(mark.x) < 90 else (-10, "end")  # a name stays within the plot
+        parts.append(Markup('<text x="{}%" y="{}" dx="{}" dy="0.35em" text-anchor="{}">{}</text>').format(x, _short(y), away, anchor, mark.name))
     return _figure(parts, f"{label}: {'; '.join(said)}", height)
 
 

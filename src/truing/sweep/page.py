@@ -43,7 +43,8 @@ def build_view(project: Project, sweep: Sweep, then: str | None) -> Json:
         "size": len(sweep.space.settings),
         "base": sweep.base,
         "best": sweep.best,
-        "command": then,
+        "command": then and then.split(" --"),
+        "front": sum(trial.front for trial in sweep.trials),
         "trials": sweep.ranked(),
         "worded": worded,
         "plane": _plane(sweep),
@@ -53,7 +54,7 @@ def build_view(project: Project, sweep: Sweep, then: str | None) -> Json:
 
 def _plane(sweep: Sweep) -> Markup:
     """Score against KL, a point a trial; those that no other beats in both are joined."""
-    marks = [charts.Mark("base", 0.0, sweep.base.score["value"], style="quiet")]
+    marks = [charts.Mark("base", 0.0, sweep.base.score["value"], _bounds(sweep.base.score), "quiet")]
     for trial in sweep.trials:
         style = "quiet" if trial.measured.findings else "main" if trial.front else "hollow"
         marks.append(charts.Mark(str(trial.number), trial.measured.kl_nats["value"], trial.measured.score["value"], _bounds(trial.measured.score), style))
