@@ -160,7 +160,7 @@ def _swept(turn: "Turn", algorithm: str | None, sweep: list[str], trials: int | 
     then = None if found.best is None else command(found.best.choice, algorithm, overrides)
     path = write_page(turn.project, found, then)
     said = (
-        "every trial has a finding"
+        "take none: without a finding, no score can be told from the base's"
         if found.best is None
         else f"take trial {found.best.number}: the least KL of those whose score can't be told from the highest"
     )

@@ -48,7 +48,7 @@ class Sweep(NamedTuple):
     Attributes:
         name: of the study in `sweeps.db`.
         base: what the base's answers to the same prompts are worth.
-        best: the trial to take, or None where every trial has a finding.
+        best: the trial to take, or None where no trial without a finding can be told from the base.
     """
 
     name: str
@@ -90,7 +90,8 @@ def run_sweep(turn: Turn, space: Space, wanted: int | None) -> Sweep:
         study.set_user_attr("base", measure(turn, BASE, [])._asdict())
     front = {trial.number for trial in study.best_trials}
     trials = [Trial(one.number + 1, dict(one.params), Measured(**one.user_attrs), one.number in front) for one in study.get_trials(deepcopy=False)]
-    return Sweep(name, space, Measured(**study.user_attrs["base"]), trials, best_of(trials))
+    base = Measured(**study.user_attrs["base"])
+    return Sweep(name, space, base, trials, best_of(trials, base))
 
 
 def next_choice(space: Space, done: Sequence[optuna.trial.FrozenTrial], *, wanted: int, seed: int) -> Choice:
@@ -115,18 +116,20 @@ def next_choice(space: Space, done: Sequence[optuna.trial.FrozenTrial], *, wante
     return next(iter(left.values()))
 
 
-def best_of(trials: Sequence[Trial]) -> Trial | None:
+def best_of(trials: Sequence[Trial], base: Measured) -> Trial | None:
     """Of the trials without a finding, the one with the least KL among those whose score can't be told from the highest: it is within one standard error of it,
-    prompt by prompt (the rule of Breiman et al. 1984, section 3.4.3)."""
+    prompt by prompt (the rule of Breiman et al. 1984, section 3.4.3). None where the base, which has no KL at all, is among those."""
     sound = [trial for trial in trials if not trial.measured.findings]
     if not sound:
         return None
-    top = max(sound, key=lambda trial: trial.measured.score["value"])
-    return min((trial for trial in sound if _as_good(trial, top)), key=lambda trial: trial.measured.kl_nats["value"])
+    top = max((trial.measured for trial in sound), key=lambda measured: measured.score["value"])
+    if _as_good(base, top):
+        return None
+    return min((trial for trial in sound if _as_good(trial.measured, top)), key=lambda trial: trial.measured.kl_nats["value"])
 
 
-def _as_good(other: Trial, top: Trial) -> bool:
-    differences = np.subtract(top.measured.each, other.measured.each)
+def _as_good(other: Measured, top: Measured) -> bool:
+    differences = np.subtract(top.each, other.each)
     error = differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
     return bool(differences.mean() <= error)
 
