@@ -87,7 +87,9 @@ def test_the_cheapest_within_a_standard_error_is_taken() -> None:
     assert best_of([top, behind, within], low) == within
     assert best_of([top, behind], low) == top
     assert best_of([top, level, within], low) == level
-    assert best_of([top, level, within], level.measured) is None, "the base is as good, for no KL"
+    assert best_of([top, level, within], level.measured) is None, "none leads the base"
+    noisy = trial(5, [-3, 2, 3, -1], 0.5)  # behind 5, -2, -1, 1: mean 3/4, standard error 1.55
+    assert best_of([top, noisy, within], low) == within, "nothing tells it from the highest, nor from the base"
 
 
 def test_a_trial_with_a_finding_is_not_taken() -> None:

@@ -117,15 +117,13 @@ def next_choice(space: Space, done: Sequence[optuna.trial.FrozenTrial], *, wante
 
 
 def best_of(trials: Sequence[Trial], base: Measured) -> Trial | None:
-    """Of the trials without a finding, the one with the least KL among those whose score can't be told from the highest: it is within one standard error of it,
-    prompt by prompt (the rule of Breiman et al. 1984, section 3.4.3). None where the base, which has no KL at all, is among those."""
-    sound = [trial for trial in trials if not trial.measured.findings]
-    if not sound:
+    """Of the trials without a finding that lead the base, the one with the least KL among those whose score can't be told from the highest of them. What is
+    told apart is more than one standard error apart, prompt by prompt (the rule of Breiman et al. 1984, section 3.4.3)."""
+    ahead = [trial for trial in trials if not trial.measured.findings and not _as_good(base, trial.measured)]
+    if not ahead:
         return None
-    top = max((trial.measured for trial in sound), key=lambda measured: measured.score["value"])
-    if _as_good(base, top):
-        return None
-    return min((trial for trial in sound if _as_good(trial.measured, top)), key=lambda trial: trial.measured.kl_nats["value"])
+    top = max((trial.measured for trial in ahead), key=lambda measured: measured.score["value"])
+    return min((trial for trial in ahead if _as_good(trial.measured, top)), key=lambda trial: trial.measured.kl_nats["value"])
 
 
 def _as_good(other: Measured, top: Measured) -> bool:
