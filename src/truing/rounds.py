@@ -230,13 +230,19 @@ def combine_reward_models(turn: Turn, objectives: Sequence[str], at_least: Seque
 
 def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
     """Tune the policy that the round starts with, on training prompts alone: against the round's reward model, or by what people said and wrote."""
-    from truing.policy.settings import OnlineSettings
     from truing.policy.train import tune_settings
 
-    settings = tune_settings(turn.project, algorithm)
+    policy = tuned_by(turn, tune_settings(turn.project, algorithm))
+    turn.note(policy=policy.id)
+    return policy
+
+
+def tuned_by(turn: Turn, settings: "TuneSettings") -> Artifact:
+    """The policy that the round's would be under these settings; the round doesn't take it up."""
+    from truing.policy.settings import OnlineSettings
+
     policy = _against_the_reward(turn, settings) if isinstance(settings, OnlineSettings) else _by_examples(turn, settings)
     know_policy(turn.project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
-    turn.note(policy=policy.id)
     return policy
 
 

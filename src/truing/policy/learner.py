@@ -25,6 +25,7 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
 CURVE_POINTS = 200  # of a curve while the run is under way
 HEAD_FILE = "value_head.safetensors"
 BEST = "best"  # folder in a run's folder: the policy to go back to
+LOG_FILES = ("metrics.jsonl", "samples.jsonl")
 
 
 class Learner(ABC):
@@ -173,9 +174,15 @@ class Learner(ABC):
         self.trunk.save_adapter(ROLE, folder / "adapter")
         if self.head is not None:
             save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
-        for name, rows in (("metrics.jsonl", self.rows), ("samples.jsonl", self.shown)):
+        for name, rows in zip(LOG_FILES, (self.rows, self.shown), strict=True):
             (folder / name).write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         (folder / "diagnosis.json").write_text(json.dumps(self.facts()["diagnosis"], indent=1), encoding="utf-8")
+
+
+def read_log(policy: Artifact) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    """What each update of a finished run logged, and the answers it kept to look at."""
+    rows, shown = ([json.loads(line) for line in (policy.path / name).read_text(encoding="utf-8").split("\n") if line] for name in LOG_FILES)
+    return rows, shown
 
 
 def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:

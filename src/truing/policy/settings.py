@@ -24,6 +24,9 @@ class TuneSettings(Settings):
     rank: int = Field(16, ge=1, description="rank of the LoRA adapter")
     layers: Literal["all", "top-half"] = Field("all", description="which transformer layers are learned; all, with full, is the embeddings too")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm of an optimiser step")
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = Field(  # excluded: who is told shapes no policy, so that it is in none's inputs
+        None, exclude=True, description="who is told of every update beside the project itself: tensorboard, wandb, trackio, or none"
+    )
 
 
 class OnlineSettings(TuneSettings):

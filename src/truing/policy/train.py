@@ -12,20 +12,25 @@ from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.algorithms.q_learning import QLearningSettings
 from truing.policy.examples import Example, Examples
-from truing.policy.learner import Learner
+from truing.policy.learner import Learner, read_log
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
 from truing.policy.team import team
+from truing.policy.trackers import told
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
 
 
-def tune_settings(project: Project, algorithm: str | None = None) -> TuneSettings:
+def tune_settings(project: Project, algorithm: str | None = None, changes: Mapping[str, Any] | None = None) -> TuneSettings:
     """The settings of tuning, in the class of the algorithm that they name.
+
+    Args:
+        algorithm: in place of the one in truing.toml.
+        changes: other settings in place of those in truing.toml, by key.
 
     Raises:
         SettingError: there is no such algorithm, or it has no such setting.
@@ -33,6 +38,7 @@ def tune_settings(project: Project, algorithm: str | None = None) -> TuneSetting
     raw = dict(project.raw_settings("tune"))
     if algorithm is not None:
         raw["algorithm"] = algorithm
+    raw |= changes or {}
     name = raw.get("algorithm", "ppo")
     if name not in ALGORITHMS:
         raise SettingError(f"there is no algorithm {name!r}", fix=f"known ones: {', '.join(ALGORITHMS)}")
@@ -176,9 +182,11 @@ def _tuned(
 ) -> Artifact:
     """The policy that a learner comes to, from where an earlier run stopped; or the one that the same inputs gave before."""
     settings = learner.settings
-    with stage_run(project, "tune", inputs, round_id=round_id) as run:
+    with stage_run(project, "tune", inputs, round_id=round_id) as run, told(project, settings, run.key, inputs) as hear:
         if run.answered:
-            return load_artifact(project.artifacts, run.result["policy"])
+            artifact = load_artifact(project.artifacts, run.result["policy"])
+            hear(*read_log(artifact))
+            return artifact
         folder = project.root / "runs" / run.key[:16]
         if project.force:
             shutil.rmtree(folder, ignore_errors=True)
@@ -188,9 +196,11 @@ def _tuned(
             if not learner.done:
                 learner.keep(folder)
             learner.team.tell((call, parent, folder))
+            hear(learner.rows, learner.shown)
             for _ in track(_until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
                 learner.update()
                 learner.keep(folder)
+                hear(learner.rows, learner.shown)
                 run.progress(done=learner.done, total=learner.updates, curves=learner.curves(), **learner.rows[-1])
             if (finding := learner.failure()) is not None:
                 learner.go_back(folder, finding)
