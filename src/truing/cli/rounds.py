@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from truing.cli.options import HERE, Force, Json, Seed, Set, Where, interruptible, newest_turn, opened_project
-from truing.console import result, say, speak_json
+from truing.console import result, say, show_views, speak_json
 
 if TYPE_CHECKING:
     from truing.artifacts import Artifact
@@ -20,12 +20,14 @@ app.add_typer(round_app, name="round")
 @app.command()
 def tune(
     algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n, q-learning; dpo, sft.")] = None,
+    view: Annotated[bool, typer.Option("--view", help="Watch it in the terminal: curves, named failures and the newest sampled answers.")] = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote."""
     from truing.rounds import tune_policy
 
     with newest_turn(project, set_, json, force) as turn:
+        show_views(view)
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
         came_to = (

@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from truing.errors import UserError
+from truing.policy.record import STATE, checkpoints
 
-STATE, TENSORS = "state.json", "tensors.safetensors"
+TENSORS = "tensors.safetensors"
 
 
 def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
@@ -46,13 +47,13 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _finished(folder)[:-1]:
+    for old in checkpoints(folder)[:-1]:
         shutil.rmtree(old)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """The newest state and tensors, or None where there are none."""
-    found = _finished(folder)
+    found = checkpoints(folder)
     if not found:
         return None
     return json.loads((found[-1] / STATE).read_text(encoding="utf-8")), load_file(found[-1] / TENSORS)
@@ -78,7 +79,3 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("update-*")) if folder.is_dir() else []

@@ -43,13 +43,14 @@ def diagnose(rows: Rows) -> list[Finding]:
     """Every named failure of a run, in the order in which they showed."""
     findings: list[Finding] = []
     for end in range(1, len(rows) + 1):
-        for failure, check in CHECKS.items():
-            if any(failure == found.failure for found in findings):
-                continue
-            said = check(rows[:end])
-            if said is not None:
-                findings.append(Finding(failure, *said, int(rows[end - 1]["update"])))
+        findings += newly(rows[:end], findings)
     return findings
+
+
+def newly(rows: Rows, known: Sequence[Finding]) -> list[Finding]:
+    """The failures that show at the last of these updates and weren't known before."""
+    unknown = {failure: check for failure, check in CHECKS.items() if failure not in {found.failure for found in known}}
+    return [Finding(failure, *said, int(rows[-1]["update"])) for failure, check in unknown.items() if (said := check(rows)) is not None]
 
 
 def _reward_hacking(rows: Rows) -> Said:

@@ -15,7 +15,8 @@ from truing.console import say
 from truing.errors import SettingError
 from truing.models.trunk import Trunk
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from truing.policy.diagnosis import diagnose
+from truing.policy.diagnosis import Finding, newly
+from truing.policy.record import Record
 from truing.policy.rollout import ROLE, top_layers
 from truing.policy.settings import TuneSettings
 from truing.store.ids import seed_from
@@ -44,6 +45,8 @@ class Learner(ABC):
         self.done = 0
         self.rows: list[dict[str, float]] = []
         self.shown: list[dict[str, Any]] = []
+        self._found: list[Finding] = []
+        self._looked_at = 0  # rows that were looked at for failures
         self.optimizer: torch.optim.AdamW
 
     @abstractmethod
@@ -91,7 +94,18 @@ class Learner(ABC):
     def facts(self) -> dict[str, Any]:
         """The last update's main numbers and every named failure."""
         last: Mapping[str, float] = self.rows[-1] if self.rows else {}
-        return {name: last.get(name) for name in self.TOLD} | {"updates": self.done, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+        return {name: last.get(name) for name in self.TOLD} | {"updates": self.done, "diagnosis": [finding._asdict() for finding in self.findings()]}
+
+    def findings(self) -> list[Finding]:
+        """Every named failure so far."""
+        for end in range(self._looked_at + 1, len(self.rows) + 1):
+            self._found += newly(self.rows[:end], self._found)
+        self._looked_at = len(self.rows)
+        return self._found
+
+    def record(self) -> Record:
+        """What the run has told of itself so far."""
+        return Record(self.settings.model_dump(), self.updates, self.rows, self.shown, self.findings())
 
     # On disk ---------------------------------------------------------------------------------------------------------
 
@@ -113,8 +127,7 @@ class Learner(ABC):
         """Write a checkpoint."""
         tensors = {f"adapter.{name}": value for name, value in self.trunk.adapter_state(ROLE).items()}
         tensors |= {f"head.{name}": value for name, value in (self.head.state_dict() if self.head is not None else {}).items()}
-        state = self.state() | {"rows": self.rows, "shown": self.shown}
-        save_checkpoint(folder, self.done, state, tensors | self.tensors() | optimizer_tensors(self.optimizer))
+        save_checkpoint(folder, self.done, self.state() | self.record()._asdict(), tensors | self.tensors() | optimizer_tensors(self.optimizer))
 
     def resume(self, folder: Path) -> None:
         """Go on from the newest checkpoint, if there is one."""

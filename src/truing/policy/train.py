@@ -6,15 +6,17 @@ from typing import Any
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import build
-from truing.console import say, track
+from truing.console import Curve, View, say, track
 from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.algorithms.q_learning import QLearningSettings
 from truing.policy.examples import Examples
+from truing.policy.figures import Figure, figures
 from truing.policy.learner import Learner
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
+from truing.policy.record import Record, prompt_texts, run_folder
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
@@ -132,13 +134,16 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
     with stage_run(project, "tune", inputs, round_id=round_id) as run:
         if run.answered:
             return load_artifact(project.artifacts, run.result["policy"])
-        folder = project.root / "runs" / run.key[:16]
+        folder = run_folder(project, run.key)
         if project.force:
             shutil.rmtree(folder, ignore_errors=True)
         try:
             learner.start(project.artifacts, parent)
             learner.resume(folder)
-            for _ in track(range(learner.done, learner.updates), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
+            left = range(learner.done, learner.updates)
+            for _ in track(
+                left, settings.algorithm, learner.updates, done=learner.done, stats=learner.headline, view=lambda: _in_a_terminal(project, learner.record())
+            ):
                 learner.update()
                 learner.keep(folder)
                 run.progress(done=learner.done, total=learner.updates, curves=learner.curves(), **learner.rows[-1])
@@ -154,3 +159,22 @@ def _tuned(project: Project, learner: Learner, inputs: dict[str, Any], sources: 
     for finding in artifact.facts["diagnosis"]:
         say(f"{finding['failure']}: {finding['sign']}. {finding['say']}")
     return artifact
+
+
+def _in_a_terminal(project: Project, record: Record) -> View:
+    """A run's numbers, failures and newest answers, for who watches it in a terminal."""
+    curves = [Curve(figure.name, [value for _, value in figure.points], figure.value, _briefly(figure)) for figure in figures(record)]
+    findings = [(f"{found.failure} (update {found.update})", f"{found.sign}. {found.say}") for found in record.findings]
+    newest = record.newest()
+    with project.database.read() as session:
+        prompts = prompt_texts(session, [str(one["prompt_id"]) for one in newest])
+    made = [
+        (f"{one['score']:+.2f}{'' if one['finished'] else ', cut off'} | {prompts.get(one['prompt_id'], one['prompt_id'])}".replace("\n", " "), one["text"])
+        for one in newest
+    ]
+    return View(curves, findings, made)
+
+
+def _briefly(figure: Figure) -> str:
+    """What is normal, in half a line."""
+    return figure.normal.partition(". ")[0].rstrip(".") + (f" ({figure.unit})" if figure.unit else "")
