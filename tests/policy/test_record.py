@@ -152,7 +152,7 @@ def test_every_figure_says_what_it_means_and_what_is_normal() -> None:
 def test_kl_is_read_against_its_target_or_its_price() -> None:
     steered = figures(told({"algorithm": "ppo"}, ROW | {"objective/kl_target": 6.0, "objective/beta": 0.123}))[1]
     assert steered.target == 6.0
-    assert "target of 6. beta, 0.123 now, follows" in steered.normal
+    assert "target of 6: beta follows, 0.123 now." in steered.normal
     fixed = figures(told({"algorithm": "ppo"}, ROW | {"response/length": 100.0}))[1]
     assert fixed.target is None
     assert "A nat costs 0.05" in fixed.normal

@@ -10,7 +10,7 @@ from truing.policy.diagnosis import NATS_PER_RESPONSE, NATS_PER_TOKEN
 from truing.policy.record import Record
 
 MOST_POINTS = 200  # of a curve; a longer run is drawn as means of neighbouring updates
-FORMS = {"signed": "{:+.2f}", "decimal": "{:.2f}", "fine": "{:.3f}", "whole": "{:.0f}", "percent": "{:.0%}"}
+FORMS = {"signed": "{:+.2f}", "decimal": "{:.2f}", "fine": "{:.3f}", "whole": "{:.0f}", "percent": "{:.0f} %"}
 
 Point = tuple[float, float]  # an update (from 1) and a value
 
@@ -47,7 +47,7 @@ class Figure(NamedTuple):
     @property
     def value(self) -> str:
         """The newest value in words, its unit left out."""
-        return FORMS[self.form].format(self.now)
+        return FORMS[self.form].format(100 * self.now if self.form == "percent" else self.now)
 
 
 SCORE = Figure(
@@ -170,8 +170,8 @@ def _kl(figure: Figure, record: Record) -> Figure:
     newest = record.rows[-1]
     target, beta = newest.get("objective/kl_target"), newest.get("objective/beta", record.settings.get("beta"))
     if target is not None:
-        priced = f" beta, {beta:.3f} now, follows." if beta is not None else ""
-        return figure._replace(normal=f"comes near its target of {target:g}.{priced} Three times the target is a blow-up.", target=target)
+        follows = f": beta follows, {beta:.3f} now" if beta is not None else ""
+        return figure._replace(normal=f"comes near its target of {target:g}{follows}. Three times the target is a blow-up.", target=target)
     priced = f" A nat costs {beta:g} of the score (beta, fixed)." if beta is not None else ""
     customary = max(NATS_PER_RESPONSE, NATS_PER_TOKEN * newest.get("response/length", 0.0))
     return figure._replace(normal=f"rises from 0 to a few nats.{priced} Over {3 * customary:.0f} is a blow-up.")
@@ -179,7 +179,7 @@ def _kl(figure: Figure, record: Record) -> Figure:
 
 def _gradient_norm(settings: Mapping[str, Any]) -> Figure:
     cut = settings.get("grad_clip")
-    at = f" Only so much of it counts as tune.grad_clip = {cut:g} allows." if cut is not None else ""
+    at = f" What is beyond tune.grad_clip = {cut:g} is cut." if cut is not None else ""
     return ONLINE[-1]._replace(normal=f"about steady. A jump tells of an odd batch, a lasting rise of too large steps.{at}")
 
 
