@@ -113,8 +113,12 @@ def finish(project: Project, run_id: str, policy_id: str) -> None:
         shutil.rmtree(run_folder(project, run.key))
 
 
-def keep_checkpoint(project: Project, key: str, done: int) -> None:
-    """What of a run's newest checkpoint is read to tell how it goes; older ones go, as they do when a real one is kept."""
+def keep_checkpoint(project: Project, key: str, done: int, *, says: str = "") -> None:
+    """What of a run's newest checkpoint is read to tell how it goes; older ones go, as they do when a real one is kept.
+
+    Args:
+        says: what every sampled answer ends with.
+    """
     rows = [
         {"update": float(update), "objective/scores": 1.3 * (1 - 0.86**update), "objective/kl": 5.2 * (1 - 0.86**update), "objective/kl_target": 4.0}
         | {"response/length": 38 - 1.4 * update, "objective/entropy": 1.61 - 0.022 * update}
@@ -124,7 +128,7 @@ def keep_checkpoint(project: Project, key: str, done: int) -> None:
     with project.database.read() as session:
         samples = list(session.scalars(select(Sample).where(Sample.policy_id.is_not(None)).order_by(Sample.id).limit(100)))
     shown = [
-        {"update": update, "prompt_id": one.prompt_id, "text": one.text, "finished": one.finished, "score": round(0.1 * update - 0.4 + 0.15 * place, 4)}
+        {"update": update, "prompt_id": one.prompt_id, "text": one.text + says, "finished": one.finished, "score": round(0.1 * update - 0.4 + 0.15 * place, 4)}
         for update in range(1, done + 1)
         for place, one in enumerate(samples[5 * update % len(samples) :][:5])
     ]
