@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from truing.models.trunk import Trunk
-from truing.policy.diagnosis import Finding
+from truing.policy.diagnosis import CHECKS, Finding
 from truing.policy.figures import MOST_POINTS, figures
 from truing.policy.record import Record, _lines, checkpoints, record_of, run_folder
 from truing.store.clock import now
@@ -55,7 +55,8 @@ def keep(folder: Path, update: int, **state: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_told_alike_while_it_goes_on_and_when_it_is_over(project: Project, trunk: Trunk) -> None:
+def test_a_run_is_told_alike_while_it_goes_on_and_when_it_is_over(project: Project, trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECKS, "oddity", lambda rows: ("it is the second update", "wait") if len(rows) == 2 else None)
     seen: list[Record] = []
 
     def score(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -72,6 +73,7 @@ def test_a_run_is_told_alike_while_it_goes_on_and_when_it_is_over(project: Proje
     assert over.settings["algorithm"] == "rloo"
     assert seen[-1].rows == over.rows[:3]
     assert seen[-1].shown == [one for one in over.shown if one["update"] < 4]
+    assert [Finding("oddity", "it is the second update", "wait", 2) in one.findings for one in (*seen, over)] == [False, False, True, True, True]
     assert len(over.newest()) == 5
     assert over.newest()[0]["update"] == 4
 
@@ -163,6 +165,7 @@ def test_the_ensembles_lower_bound_is_drawn_beside_the_score() -> None:
     score = figures(told({}, ROW | {"objective/scores_lower": 0.25}))[0]
     assert score.beside == ("the ensemble's lower bound", [(1.0, 0.25)])
     assert score.value == "+0.50"
+    assert {figure.key: figure.value for figure in figures(told({}, ROW))}["response/eos_rate"] == "75 %"
 
 
 def test_a_long_run_is_drawn_as_means_and_its_newest_value_stays_as_it_is() -> None:
