@@ -162,4 +162,4 @@ def test_a_curve_is_as_wide_as_it_may_be_and_ends_with_the_newest_value() -> Non
     assert console.spark([]) == ""
     assert console.spark([2.0, 2.0]) == "▁▁"
     assert console.spark([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
-    assert console.spark([0.0] * 9 + [7.0], width=4) == "▁▁▁█"
+    assert console.spark([0.0] * 10 + [7.0], width=4) == "▁▁▁█"
