@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from truing.cli.options import HERE, Force, Json, Seed, Set, Where, between, interruptible, newest_turn, opened_project, share
-from truing.console import hush, result, say, show_table, speak_json
+from truing.console import hush, result, say, show_table, show_views, speak_json
 
 if TYPE_CHECKING:
     from truing.artifacts import Artifact
@@ -23,6 +23,7 @@ def tune(
     watch: Annotated[bool, typer.Option("--watch", help="Stop once a failure is certain, and keep the best policy before it (tune.watch).")] = False,
     sweep: Annotated[list[str] | None, typer.Option(metavar="tune.KEY=A,B,C", help="Try every combination of such values; may be given several times.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many combinations a sweep tries (default: all).")] = None,
+    view: Annotated[bool, typer.Option("--view", help="Watch it in the terminal: curves, named failures and the newest sampled answers.")] = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote.
@@ -34,7 +35,7 @@ def tune(
 
     with joined() as team:
         if team.rank == 0:
-            _tune(algorithm, watch, sweep, trials, project, set_, force, json)
+            _tune(algorithm, watch, sweep, trials, view, project, set_, force, json)
         else:
             with opened_project(project, set_, json) as opened:
                 hush()
@@ -42,12 +43,13 @@ def tune(
 
 
 def _tune(
-    algorithm: str | None, watch: bool, sweep: list[str] | None, trials: int | None, project: Path, set_: list[str] | None, force: bool, json: bool
+    algorithm: str | None, watch: bool, sweep: list[str] | None, trials: int | None, view: bool, project: Path, set_: list[str] | None, force: bool, json: bool,
 ) -> None:  # fmt: skip
     from truing.rounds import tune_policy
 
     overrides = [*(set_ or []), *(["tune.watch=true"] if watch else [])]
     with newest_turn(project, overrides, json, force) as turn:
+        show_views(view)
         if sweep or trials is not None:
             result(_swept(turn, algorithm, sweep or [], trials, overrides))
             return

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from truing.console import complain
 from truing.errors import UserError
+from truing.policy.record import STATE, checkpoints
 
-STATE, TENSORS, SEAL = "state.json", "tensors.safetensors", "seal.json"
+TENSORS, SEAL = "tensors.safetensors", "seal.json"
 KEPT = 2  # newest checkpoints: one to go on from, and one in case that it is damaged
 
 
@@ -50,13 +51,13 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    for old in _finished(folder)[:-KEPT]:
+    for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """The newest state and tensors that are as they were written, or None where there are none. Those that aren't are named, and passed over."""
-    for place in reversed(_finished(folder)):
+    for place in reversed(checkpoints(folder)):
         if _whole(place):
             return json.loads((place / STATE).read_text(encoding="utf-8")), load_file(place / TENSORS)
         complain(f"the checkpoint {place} is damaged, as by a disk that lost what was written: it is not used")
@@ -83,10 +84,6 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _finished(folder: Path) -> list[Path]:
-    return sorted(folder.glob("update-*")) if folder.is_dir() else []
 
 
 def _whole(place: Path) -> bool:

@@ -44,22 +44,13 @@ def diagnose(rows: Rows) -> list[Finding]:
     """Every named failure of a run, in the order in which they showed."""
     findings: list[Finding] = []
     for end in range(1, len(rows) + 1):
-        for failure, check in CHECKS.items():
-            if any(failure == found.failure for found in findings):
-                continue
-            said = check(rows[:end])
-            if said is not None:
-                findings.append(Finding(failure, *said, int(rows[end - 1]["update"])))
+        findings += newly(rows[:end], findings)
     return findings
 
 
 def fatal(rows: Rows) -> Finding | None:
     """The failure that the newest update shows, if there is one after which going on makes a policy worse or its numbers wrong."""
-    for failure, check in CHECKS.items():
-        said = check(rows) if rows and failure not in HARMLESS else None
-        if said is not None:
-            return Finding(failure, *said, int(rows[-1]["update"]))
-    return None
+    return next((found for found in newly(rows, []) if found.failure not in HARMLESS), None) if rows else None
 
 
 def best_update(rows: Rows) -> int:
@@ -90,6 +81,12 @@ def _steady(rows: Rows) -> bool:
     narrow = entropy is not None and entropy[1] < entropy[0] / math.sqrt(10)
     far = _mean(_column(rows[-WINDOW:], "objective/kl") or [0.0]) > math.sqrt(3) * _kl_target(rows)
     return not (shrunk or endless or narrow or far)
+
+
+def newly(rows: Rows, known: Sequence[Finding]) -> list[Finding]:
+    """The failures that show at the last of these updates and weren't known before."""
+    unknown = {failure: check for failure, check in CHECKS.items() if failure not in {found.failure for found in known}}
+    return [Finding(failure, *said, int(rows[-1]["update"])) for failure, check in unknown.items() if (said := check(rows)) is not None]
 
 
 def _reward_hacking(rows: Rows) -> Said:

@@ -15,7 +15,8 @@ from truing.console import say
 from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from truing.policy.diagnosis import Finding, diagnose
+from truing.policy.diagnosis import Finding, newly
+from truing.policy.record import Record
 from truing.policy.rollout import ROLE, add_role
 from truing.policy.settings import TuneSettings
 from truing.policy.team import team
@@ -25,7 +26,6 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
 CURVE_POINTS = 200  # of a curve while the run is under way
 HEAD_FILE = "value_head.safetensors"
 BEST = "best"  # folder in a run's folder: the policy to go back to
-LOG_FILES = ("metrics.jsonl", "samples.jsonl")
 
 
 class Learner(ABC):
@@ -53,6 +53,8 @@ class Learner(ABC):
         self.back_at = 0
         self.rows: list[dict[str, float]] = []
         self.shown: list[dict[str, Any]] = []
+        self._found: list[Finding] = []
+        self._looked_at = 0  # rows that were looked at for failures
         self.optimizer: torch.optim.AdamW
 
     @abstractmethod
@@ -104,8 +106,19 @@ class Learner(ABC):
         """The main numbers of the update whose policy this is, every named failure, and what it stopped for."""
         update = self.done if self.stopped is None else self.back_at
         own: Mapping[str, float] = self.rows[update - 1] if update else {}
-        found = {name: own.get(name) for name in self.TOLD} | {"updates": update, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+        found = {name: own.get(name) for name in self.TOLD} | {"updates": update, "diagnosis": [finding._asdict() for finding in self.findings()]}
         return found if self.stopped is None else found | {"stopped": {"failure": self.stopped.failure, "after": self.done}}
+
+    def findings(self) -> list[Finding]:
+        """Every named failure so far."""
+        for end in range(self._looked_at + 1, len(self.rows) + 1):
+            self._found += newly(self.rows[:end], self._found)
+        self._looked_at = len(self.rows)
+        return self._found
+
+    def record(self) -> Record:
+        """What the run has told of itself so far."""
+        return Record(self.settings.model_dump(), self.updates, self.rows, self.shown, self.findings())
 
     # On disk ---------------------------------------------------------------------------------------------------------
 
@@ -125,7 +138,7 @@ class Learner(ABC):
 
     def keep(self, folder: Path) -> None:
         """Write a checkpoint."""
-        state = self.state() | {"rows": self.rows, "shown": self.shown}
+        state = self.state() | self.record()._asdict()
         save_checkpoint(folder, self.done, state, self._weights() | self.tensors() | optimizer_tensors(self.optimizer))
 
     def remember(self, folder: Path) -> None:
@@ -174,15 +187,9 @@ class Learner(ABC):
         self.trunk.save_adapter(ROLE, folder / "adapter")
         if self.head is not None:
             save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
-        for name, rows in zip(LOG_FILES, (self.rows, self.shown), strict=True):
+        for name, rows in (("metrics.jsonl", self.rows), ("samples.jsonl", self.shown)):
             (folder / name).write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         (folder / "diagnosis.json").write_text(json.dumps(self.facts()["diagnosis"], indent=1), encoding="utf-8")
-
-
-def read_log(policy: Artifact) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
-    """What each update of a finished run logged, and the answers it kept to look at."""
-    rows, shown = ([json.loads(line) for line in (policy.path / name).read_text(encoding="utf-8").split("\n") if line] for name in LOG_FILES)
-    return rows, shown
 
 
 def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:

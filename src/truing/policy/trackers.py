@@ -14,13 +14,11 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
-
 from truing.errors import UserError
 from truing.policy.diagnosis import Finding, diagnose
+from truing.policy.record import prompt_texts
 from truing.policy.settings import TuneSettings
 from truing.store.project import Project
-from truing.store.tables import Prompt
 
 ANSWERS = ("prompt", "response", "finished", "score")  # columns of the sampled answers
 FINDINGS = ("failure", "sign", "say")  # columns of what went wrong
@@ -96,7 +94,8 @@ def catch_up(project: Project, tracker: Tracker, rows: Sequence[Row], shown: Seq
     if len(rows) <= tracker.told:
         return
     findings = diagnose(rows)
-    texts = _prompt_texts(project, {one["prompt_id"] for one in shown if one["update"] > tracker.told})
+    with project.database.read() as session:
+        texts = prompt_texts(session, [one["prompt_id"] for one in shown if one["update"] > tracker.told])
     for row in rows[tracker.told :]:
         update = int(row["update"])
         answers = [[texts.get(one["prompt_id"], one["prompt_id"]), one["text"], one["finished"], one["score"]] for one in shown if one["update"] == update]
@@ -190,13 +189,6 @@ def _library(name: str) -> Any:
         if error.name != name:
             raise
         raise UserError(f"tune.tracker is {name}, and {name} is not installed", fix=f"pip install {name}, or --set tune.tracker=none") from error
-
-
-def _prompt_texts(project: Project, ids: set[str]) -> dict[str, str]:
-    """What the last turn of each prompt says."""
-    with project.database.read() as session:
-        rows = session.execute(select(Prompt.id, Prompt.turns).where(Prompt.id.in_(ids)))
-        return {prompt_id: turns[-1]["content"] for prompt_id, turns in rows}
 
 
 def _in_columns(finding: Finding) -> list[str]:

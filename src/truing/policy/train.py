@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import build
-from truing.console import say, track
+from truing.console import Curve, View, say, track
 from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
 from truing.policy.algorithms.q_learning import QLearningSettings
 from truing.policy.examples import Example, Examples
-from truing.policy.learner import Learner, read_log
+from truing.policy.figures import Figure, figures
+from truing.policy.learner import Learner
 from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
+from truing.policy.record import Record, of_policy, prompt_texts, run_folder
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
@@ -184,10 +186,10 @@ def _tuned(
     settings = learner.settings
     with stage_run(project, "tune", inputs, round_id=round_id) as run, told(project, settings, run.key, inputs) as hear:
         if run.answered:
-            artifact = load_artifact(project.artifacts, run.result["policy"])
-            hear(*read_log(artifact))
-            return artifact
-        folder = project.root / "runs" / run.key[:16]
+            record = of_policy(project.artifacts, run.result["policy"])
+            hear(record.rows, record.shown)
+            return load_artifact(project.artifacts, run.result["policy"])
+        folder = run_folder(project, run.key)
         if project.force:
             shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -197,7 +199,10 @@ def _tuned(
                 learner.keep(folder)
             learner.team.tell((call, parent, folder))
             hear(learner.rows, learner.shown)
-            for _ in track(_until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline):
+            for _ in track(
+                _until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline,
+                view=lambda: _in_a_terminal(project, learner.record()),
+            ):  # fmt: skip
                 learner.update()
                 learner.keep(folder)
                 hear(learner.rows, learner.shown)
@@ -223,3 +228,22 @@ def _until_failure(learner: Learner) -> Iterator[int]:
     """The updates that are still to be made, as long as nothing speaks against one more."""
     while learner.done < learner.updates and learner.failure() is None:
         yield learner.done
+
+
+def _in_a_terminal(project: Project, record: Record) -> View:
+    """A run's numbers, failures and newest answers, for who watches it in a terminal."""
+    curves = [Curve(figure.name, [value for _, value in figure.points], figure.value, _briefly(figure)) for figure in figures(record)]
+    findings = [(f"{found.failure} (update {found.update})", f"{found.sign}. {found.say}") for found in record.findings]
+    newest = record.newest()
+    with project.database.read() as session:
+        prompts = prompt_texts(session, [str(one["prompt_id"]) for one in newest])
+    made = [
+        (f"{one['score']:+.2f}{'' if one['finished'] else ', cut off'} | {prompts.get(one['prompt_id'], one['prompt_id'])}".replace("\n", " "), one["text"])
+        for one in newest
+    ]
+    return View(curves, findings, made)
+
+
+def _briefly(figure: Figure) -> str:
+    """What is normal, in half a line."""
+    return figure.normal.partition(". ")[0].rstrip(".") + (f" ({figure.unit})" if figure.unit else "")
