@@ -97,6 +97,14 @@ def test_a_checkpoint_that_goes_away_while_it_is_read_is_no_trouble(project: Pro
     assert record_of(project, a_run()).done == 2
 
 
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_is_read(project: Project) -> None:
+    folder = run_folder(project, "a" * 64)
+    keep(folder, 1, rows=[ROW])
+    keep(folder, 2, rows=[ROW, ROW | {"update": 2.0}])
+    (folder / "update-000002" / "state.json").write_text('{"upd')
+    assert record_of(project, a_run()).done == 1
+
+
 def test_a_run_done_over_in_the_same_place_is_read_afresh(project: Project) -> None:
     folder = run_folder(project, "a" * 64)
     keep(folder, 1, rows=[ROW])
