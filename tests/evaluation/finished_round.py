@@ -282,7 +282,6 @@ def _policy(project: Project, reward: Artifact, parent: str, number: int, hostil
         }
         for update in range(1, 21)
     ]  # fmt: skip
-    metrics = [row | further_numbers(int(row["update"])) for row in metrics]
     samples = [
         {
             "update": update, "prompt_id": prompts[(update + place) % len(prompts)][0], "score": round(dice.gauss(0, 1), 4), "finished": update > 9,
@@ -305,16 +304,6 @@ def _policy(project: Project, reward: Artifact, parent: str, number: int, hostil
     with project.database.write() as session:
         session.add(Policy(id=artifact.id, model="smollm2-135m", artifact_id=artifact.id, parent_id=parent, created_at=START))
     return artifact
-
-
-def further_numbers(update: int) -> dict[str, float]:
-    """What else an update of PPO logs."""
-    dice = random.Random(update)
-    return {
-        "response/eos_rate": min(1.0, round(32 * (0.42 + 0.027 * update + dice.gauss(0, 0.04))) / 32), "response/distinct2": 0.71 - 0.004 * update,
-        "objective/beta": 0.05, "policy/clipfrac": 0.11 + dice.gauss(0, 0.02), "policy/grad_norm": 0.8 + abs(dice.gauss(0, 0.25)),
-        "value/explained_variance": 0.35 - 0.6 * 0.8**update + dice.gauss(0, 0.08), "policy/first_ratio_error": 0.0,
-    }  # fmt: skip
 
 
 def _add_round(
