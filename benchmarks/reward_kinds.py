@@ -40,6 +40,7 @@ from truing.feedback.quality import QualitySettings, measure_quality
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.preferences import PreferenceSettings, build_preferences
+from truing.reward.card.fitness import FEWEST_PROMPTS
 from truing.reward.features import FeatureCache
 from truing.reward.judged import Said, Scales, forms_of, judged, surprise, surprises
 from truing.reward.lessons import SaidLesson, read_said
@@ -51,7 +52,6 @@ from truing.store.project import create_project, open_project
 from truing.store.tables import Kind
 
 SEED = 1
-FEW = 30  # prompts, as in the card's rules
 SURE = 99  # strength of a comparison that is all one way
 Change = Callable[[Sequence[Said]], list[Said]]
 
@@ -69,7 +69,7 @@ def main() -> None:
     for one in arguments.data:
         name, _, files = one.partition("=")
         found[name] = compared([file.partition(":")[::2] for file in files.split(",")], trunk, arguments)
-    record("reward-kinds", "judgements of other prompts under reward models that learned from judgements as said, and in other forms", found, arguments.out)
+    record("reward-kinds", "judgements that weren't seen under reward models that learned from judgements as said, and in other forms", found, arguments.out)
 
 
 def compared(files: Sequence[tuple[str, str]], trunk: Trunk, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -79,11 +79,9 @@ def compared(files: Sequence[tuple[str, str]], trunk: Trunk, arguments: argparse
     told = all_said(files, trunk, settings, arguments.prompts)
     features = FeatureCache(arguments.work, trunk, frozen_spec(trunk, settings)).get(told.responses)
     places = {item: place for place, item in enumerate(told.responses)}
-    unit = (
-        told.prompts
-        if (by_prompt := len(set(told.prompts)) >= FEW)
-        else [f"{prompt}/{sorted(one.responses)}" for one, prompt in zip(told.said, told.prompts, strict=True)]
-    )
+    by_prompt = len(set(told.prompts)) >= FEWEST_PROMPTS
+    sets = [f"{prompt}/{sorted(one.responses)}" for one, prompt in zip(told.said, told.prompts, strict=True)]
+    unit = told.prompts if by_prompt else sets
     fold = dict(zip(units := sorted(set(unit)), folds_by_prompt(units, folds, SEED).tolist(), strict=True))
     at = [fold[one] for one in unit]
     found: dict[str, list[Tensor]] = {}  # of each arm and fold, (S,) scores of all responses by a fit that didn't see the fold's judgements
@@ -108,6 +106,7 @@ def compared(files: Sequence[tuple[str, str]], trunk: Trunk, arguments: argparse
         asked += [prompt for prompt, place in zip(told.prompts, at, strict=True) if place == left_out]
         others, own = ([one for one, place in zip(apart, at, strict=True) if (place == left_out) is out] for out in (False, True))
         for name, parts in found.items():
+            assert len(parts) == folds, f"{name} is the same as another arm in some folds and not in others: they can't be put together"
             scores = torch.cat(parts)
             slope, scales = scales_for(replace(asked_of, said=others), scores)
             each.setdefault(name, []).extend(by_judgement(replace(asked_of, said=own), scores * slope, scales))

@@ -119,7 +119,7 @@ def test_without_anything_scores_stay_as_they_are_and_that_is_said(project: Proj
     assert made.facts["fitness"]["verdict"] == Verdict.NOT_FIT
     with pytest.raises(UserError, match=r"tune\.unfit=true"):
         require_fit(made, unfit=False)
-    with pytest.raises(UserError, match=r"was measured on none\n  fix: make a dataset"):
+    with pytest.raises(UserError, match=r"was measured on none\n  fix: let people compare"):
         make_card(project, made.id, trunk)
 
 

@@ -21,7 +21,7 @@ from truing.reward.card.stage import make_card
 from truing.reward.card.table import card_rows
 from truing.reward.features import Item
 from truing.reward.heads import LinearHead, load_head, normalisation
-from truing.reward.lessons import PairLesson
+from truing.reward.lessons import PairLesson, require_said
 from truing.reward.score import load_reward_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.reward.train_frozen import Frozen, past_the_best, solve_linear
@@ -114,6 +114,21 @@ def test_too_few_thumbs_or_none_to_choose_readings_by_are_refused_in_words(make:
     with pytest.raises(UserError, match="0 train preferences") as caught:
         train_reward_model(project, LINEAR, many, trunk, seed=1)
     assert "reward.learn_from=judgements" in caught.value.fix
+
+
+@pytest.mark.parametrize("kind", ["pair", "ranking", "rating", "thumbs"])
+def test_judgements_that_all_say_the_same_are_refused_in_words(make: Make, trunk: Trunk, kind: str) -> None:
+    alike = {"pair": {"strength": 0}, "ranking": {"ranks": [1, 1]}, "rating": {"aspects": {"overall": 4}}, "thumbs": {"up": True}}
+    said = said_of(letter_rows(60), kind)
+    for line in said:
+        line["said"][0]["answer"] = alike[kind]
+    project = make("p")
+    settings = LINEAR.model_copy(update={"learn_from": "judgements"})
+    with pytest.raises(UserError, match="say the same"):
+        train_reward_model(project, settings, write_dataset(project, [], said).id, trunk, seed=1)
+    first = next(line for line in said if line["split"] == "train")
+    first["said"][0]["answer"] = {"pair": {"strength": 1}, "ranking": {"ranks": [2, 1]}, "rating": {"aspects": {"overall": 1}}, "thumbs": {"up": False}}[kind]
+    require_said(said, 20)  # one that differs is enough to begin with
 
 
 @pytest.mark.parametrize("settings", [MLP, ADAPTER, FULL], ids=["mlp", "adapter", "full"])

@@ -18,7 +18,8 @@ from truing.reward.features import Item
 from truing.reward.judged import Forms, Judged, Said, Scales, forms_of, judged, surprise
 from truing.reward.losses import bradley_terry
 from truing.reward.train_pairs import Pairs, response_of
-from truing.store.tables import Split
+from truing.store.ids import canonical
+from truing.store.tables import Kind, Split
 
 SAID = "said.jsonl"
 Heed = Mapping[str, float]  # how much a member heeds each prompt; one that isn't there, or 0, is left out
@@ -191,7 +192,7 @@ def require_said(rows: Sequence[Mapping[str, Any]], needed: int) -> None:
         rows: lines of said.jsonl.
 
     Raises:
-        UserError: too few train judgements, or all about one prompt.
+        UserError: too few train judgements, none that tells better from worse, or all about one prompt.
     """
     train = [row for row in rows if row["split"] == Split.TRAIN]
     if (n := sum(len(row["said"]) for row in train)) < needed:
@@ -199,8 +200,23 @@ def require_said(rows: Sequence[Mapping[str, Any]], needed: int) -> None:
             f"the dataset has {n} train judgements; a reward model needs at least {needed}",
             fix="collect more and run `truing preferences` again, or accept the risk with a lower reward.min_preferences",
         )
+    if not _tell_apart(train):
+        raise UserError(
+            f"all {n} train judgements say the same of what they are about: nothing tells better from worse",
+            fix="collect judgements of better and of worse answers, and run `truing preferences` again",
+        )
     if len({row["prompt_id"] for row in train}) < 2:
         raise UserError("all train judgements are about one prompt: nothing tells taste from topic", fix="collect judgements on more prompts")
+
+
+def _tell_apart(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether somebody preferred a response to another, or single responses were called different things."""
+    answers: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        answers.setdefault(row["kind"], []).extend(one["answer"] for one in row["said"])
+    preferred = any(answer["strength"] for answer in answers.get(Kind.PAIR, [])) or any(len(set(one["ranks"])) > 1 for one in answers.get(Kind.RANKING, []))
+    differ = any(len({canonical(answer) for answer in answers.get(kind, [])}) > 1 for kind in (Kind.RATING, Kind.THUMBS))
+    return preferred or differ or bool(answers.get(Kind.EDIT))
 
 
 def read_said(dataset: Artifact, trunk: Trunk, centre: float) -> tuple[SaidLesson, SaidLesson]:

@@ -15,7 +15,7 @@ from truing.store.tables import Sample, Split
 BASE = "base"
 
 
-class Judged(NamedTuple):
+class Candidate(NamedTuple):
     """A response that somebody judged: its prompt, and itself as in pairs.jsonl and said.jsonl."""
 
     prompt_id: str
@@ -23,13 +23,13 @@ class Judged(NamedTuple):
     response: Row
 
 
-def responses_of(pairs: Sequence[Row], said: Sequence[Row]) -> list[Judged]:
+def responses_of(pairs: Sequence[Row], said: Sequence[Row]) -> list[Candidate]:
     """Both responses of every pair, and all that the train lines of said.jsonl are about."""
-    found = [Judged(row["prompt_id"], row["turns"], row[side]) for row in pairs for side in ("a", "b")]
-    return found + [Judged(row["prompt_id"], row["turns"], response) for row in said if row["split"] == Split.TRAIN for response in row["responses"]]
+    found = [Candidate(row["prompt_id"], row["turns"], row[side]) for row in pairs for side in ("a", "b")]
+    return found + [Candidate(row["prompt_id"], row["turns"], response) for row in said if row["split"] == Split.TRAIN for response in row["responses"]]
 
 
-def reference_responses(project: Project, most: int, judged: Sequence[Judged], trunk: Trunk) -> list[Item]:
+def reference_responses(project: Project, most: int, judged: Sequence[Candidate], trunk: Trunk) -> list[Item]:
     """Samples of the base for the prompts of judged responses, those first whose features the fit needs anyway; where the base has no two, the judged responses
     themselves.
 

@@ -58,7 +58,7 @@ class RewardSettings(Settings):
     members: int = Field(4, ge=1, le=64, description="heads in the ensemble; their mean is the score, their spread the doubt")
     folds: int = Field(5, ge=2, le=20, description="parts of the train prompts: for the choice of l2, and to know when to stop")
     centre: float = Field(0.01, ge=0, description="price of a squared sum of a pair's scores, which holds scores near 0")
-    min_preferences: int = Field(20, ge=2, description="train preferences without which nothing is fitted")
+    min_preferences: int = Field(20, ge=2, description="train preferences (judgements, where the model learns from these) without which nothing is fitted")
     reference_samples: int = Field(256, ge=2, description="samples of the base on which scores get mean 0 and standard deviation 1")
     l2: float | None = Field(None, gt=0, description="linear: strength of L2 on standardised features; none = chosen by cross-validation over prompts")
     units: int = Field(32, ge=1, description="mlp: hidden units")

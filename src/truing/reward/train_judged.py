@@ -30,7 +30,7 @@ BEND = 0.25  # of a judgement's surprise where all scores are alike: the p (1 - 
 
 
 class Axes(NamedTuple):
-    """Features turned onto their principal axes. At an axis of each weight's own steepness a search takes tens of steps where it would take hundreds.
+    """Features turned onto their principal axes. Axes differ in spread by orders of magnitude; a search that knows how far each reaches takes fewer steps.
 
     Attributes:
         x: (S, R) fp64 features along the axes; R is D, or S where that is less.
