@@ -6,7 +6,7 @@ from typing import Any
 
 from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ONLINE
+from truing.policy.algorithms import ONLINE, REPLAY
 from truing.policy.online import OnlineLearner
 from truing.policy.rollout import Score
 from truing.policy.settings import OnlineSettings
@@ -20,7 +20,7 @@ TEMPERATURE = 0.9
 
 def settings_for(name: str, **changes: Any) -> OnlineSettings:
     """Small settings of an algorithm."""
-    kind: type[OnlineSettings] = ONLINE[name].Settings
+    kind: type[OnlineSettings] = (ONLINE | REPLAY)[name].Settings
     return kind.model_validate(
         {"algorithm": name, "updates": 4, "samples": 8, "group_size": 2, "microbatch": 4, "rank": 2, "lr": 3e-3, "truncation": "keep"} | changes
     )

@@ -15,7 +15,12 @@ CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
 
 
 class TokenLogprobs(NamedTuple):
-    """logprobs: (B, T) nats, carries the gradient. entropy: (B, T) nats, a constant unless its gradient was asked for. Both 0 where `rows.mask` is False."""
+    """On the CPU, 0 where `rows.mask` is False.
+
+    Attributes:
+        logprobs: (B, T) nats, carries the gradient.
+        entropy: (B, T) nats, a constant unless its gradient was asked for.
+    """
 
     logprobs: Tensor
     entropy: Tensor
@@ -43,8 +48,7 @@ class _SelectedLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wants_gradient = ctx.needs_input_grad[0]
         precision = torch.promote_types(rows.dtype, torch.float32)
-        logprobs = torch.empty(len(rows), dtype=precision)
-        entropy = torch.empty(len(rows), dtype=precision)
+        logprobs, entropy = (torch.empty(len(rows), dtype=precision, device=rows.device) for _ in range(2))
         slope = torch.empty_like(rows) if wants_gradient else None
         entropy_slope = torch.empty_like(rows) if wants_gradient and entropy_gradient else None
         for start in range(0, len(rows), CHUNK):

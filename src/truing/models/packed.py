@@ -42,7 +42,7 @@ class Tree(NamedTuple):
 @dataclass(frozen=True)
 class Packed:
     """Attributes:
-    input_ids, positions: (N,).
+    input_ids, positions: (N,), where the model is. What is said of responses (`mask`, `rectangle`) is small, and stands on the CPU.
     trees: of each tree the tokens of its prompt and of each of its responses. What the row has beyond them fills it.
     spans: of each response in the order of the trees. Of a response without tokens, the last token of its prompt.
     whole: whether attention asks for a prompt and all its responses at once; None: where something is learned. See `attend`.
@@ -98,12 +98,12 @@ class Packed:
     @cached_property
     def mask(self) -> Tensor:
         """(B, T) True on response tokens."""
-        lengths = torch.tensor(self.lengths, device=self.input_ids.device)
-        return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+        lengths = torch.tensor(self.lengths)
+        return torch.arange(int(lengths.max())) < lengths[:, None]
 
     def rectangle(self, values: Tensor) -> Tensor:
         """(B, T) from (R,): a value for each response token put where `mask` is True, 0 elsewhere."""
-        return torch.zeros(self.mask.shape, dtype=values.dtype, device=values.device).masked_scatter(self.mask, values)
+        return torch.zeros(self.mask.shape, dtype=values.dtype).masked_scatter(self.mask, values.cpu())
 
     @cached_property
     def masks(self) -> list[Tensor]:
@@ -117,13 +117,14 @@ def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]
     return [Tree(prompt, tuple(response for _, response in own)) for prompt, own in groupby(rows, key=itemgetter(0))]
 
 
-def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None, fill: bool = True) -> Packed:
+def pack(trees: Sequence[Tree], pad_id: int, *, device: torch.device | None = None, whole: bool | None = None, fill: bool = True) -> Packed:
     """Trees in one row.
 
     The row is filled up to a number of tokens of which a matrix product gives each row the same bits wherever it stands: kernels for few rows, and for the
     last odd ones, add in another order.
 
     Args:
+        device: where the model is; None: the CPU.
         fill: False leaves it as short as it is, for a reader to whom last bits are nothing.
 
     Raises:
@@ -145,7 +146,8 @@ def pack(trees: Sequence[Tree], pad_id: int, *, whole: bool | None = None, fill:
     rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS) if fill else len(ids)
     positions += [0] * (rows - len(ids))
     ids += [pad_id] * (rows - len(ids))
-    return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans, whole)
+    sizes = [(len(tree.prompt), *map(len, tree.responses)) for tree in trees]
+    return Packed(torch.tensor(ids, device=device), torch.tensor(positions, device=device), sizes, spans, whole)
 
 
 def packs(sizes: Sequence[int], most: int) -> list[list[int]]:

@@ -38,7 +38,7 @@ class Batch:
     def mask(self) -> Tensor:
         """(B, T) True on response tokens."""
         longest = int(self.response_lengths.max())
-        return torch.arange(longest, device=self.input_ids.device) < self.response_lengths[:, None]
+        return torch.arange(longest) < self.response_lengths[:, None]
 
     @property
     def targets(self) -> Tensor:
@@ -56,7 +56,7 @@ class Batch:
     def rectangle(self, values: Tensor) -> Tensor:
         """(B, T) from (N,): a value for each response token put where `mask` is True, 0 elsewhere."""
         mask = self.mask
-        return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+        return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values.cpu())
 
     def response_states(self, hidden: Tensor) -> list[Tensor]:
         """(T, H) from (B, L, H) for each response: its tokens' states; of a response without tokens the prompt's last."""
@@ -66,11 +66,14 @@ class Batch:
     def _flat(self, shift: int) -> Tensor:
         """(N,) places of the response tokens in the flattened (B * L) batch."""
         rows, steps = self.mask.nonzero(as_tuple=True)
-        return rows * self.input_ids.shape[1] + self.prompt_lengths[rows] + steps + shift
+        return (rows * self.input_ids.shape[1] + self.prompt_lengths[rows] + steps + shift).to(self.input_ids.device)
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int, *, device: torch.device | None = None) -> Batch:
     """Token ids → a batch.
+
+    Args:
+        device: where the model is; None: the CPU.
 
     Raises:
         ValueError: a prompt is empty, so that nothing predicts the first response token.
@@ -79,7 +82,7 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
         raise ValueError("a prompt without tokens")
     longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
     rows = [[*prompt, *response, *[pad_id] * (longest - len(prompt) - len(response))] for prompt, response in zip(prompts, responses, strict=True)]
-    return Batch(torch.tensor(rows), torch.tensor([len(prompt) for prompt in prompts]), torch.tensor([len(response) for response in responses]))
+    return Batch(torch.tensor(rows, device=device), torch.tensor([len(prompt) for prompt in prompts]), torch.tensor([len(response) for response in responses]))
 
 
 def length_buckets(lengths: Sequence[int], size: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from truing.errors import SettingError, UserError
 from truing.models.lora import speed_up
 from truing.models.packed import Packed, pack, trees_of
 from truing.models.plain_layers import Keep, layer_forward, layer_step, norm
-from truing.models.precision import fastest_dtype
+from truing.models.precision import fastest_device, fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
 from truing.models.whole import WholeWeights, bare, saved
@@ -63,6 +63,11 @@ class Trunk:
         self._peft: PeftModel | None = None
         self._whole: dict[str, WholeWeights] = {}
         self._active: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.head.weight.device
 
     @property
     def hidden_size(self) -> int:
@@ -111,7 +116,9 @@ class Trunk:
         Args:
             whole: see `Packed`.
         """
-        return pack(trees_of(prompts, responses), self.pad_id, whole=whole) if self.splits else collate(prompts, responses, self.pad_id)
+        if self.splits:
+            return pack(trees_of(prompts, responses), self.pad_id, device=self.device, whole=whole)
+        return collate(prompts, responses, self.pad_id, device=self.device)
 
     @cached_property
     def splits(self) -> bool:
@@ -156,8 +163,8 @@ class Trunk:
     def normed(self, states: Tensor) -> Tensor:
         """(N, H) states of any layer after the model's final norm, as if the layers above weren't there."""
         norm = next(getattr(self._body, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(self._body, name))
-        output: Tensor = norm(states)
-        return output
+        output: Tensor = norm(states.to(self.device))
+        return output.to(states.device)
 
     def learnable(self) -> list[nn.Parameter]:
         """Every weight below the output matrix, made to learn. For a trunk of one's own: these are the base weights themselves."""
@@ -165,12 +172,12 @@ class Trunk:
         return list(self._body.parameters())
 
     def merged_weights(self, adapter: str | None) -> dict[str, Tensor]:
-        """Every weight below the output matrix by its name in the bare model, fp32, with an adapter's change added in."""
-        found = {name.replace(".base_layer.", "."): own.detach().float() for name, own in self._body.named_parameters() if "lora_" not in name}
+        """Every weight below the output matrix by its name in the bare model, fp32 on the CPU, with an adapter's change added in."""
+        found = {name.replace(".base_layer.", "."): own.detach().float().cpu() for name, own in self._body.named_parameters() if "lora_" not in name}
         if adapter is not None:
             for name, module in self._body.named_modules():
                 if isinstance(module, LoraLayer) and adapter in module.lora_A:
-                    found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float()
+                    found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float().cpu()
         return found
 
     def load_weights(self, file: Path) -> None:
@@ -214,7 +221,8 @@ class Trunk:
         if window is None or (kinds is not None and "sliding_attention" not in kinds):
             return full
         queries, keys = mask.shape[-2:]
-        near = torch.arange(keys) > torch.arange(keys - queries, keys)[:, None] - window  # (Q, S)
+        places = torch.arange(keys, device=mask.device)
+        near = places > places[keys - queries :, None] - window  # (Q, S)
         slid = self._as_added(mask & near)
         return slid if kinds is None else {"full_attention": full, "sliding_attention": slid}
 
@@ -222,7 +230,7 @@ class Trunk:
         """PyTorch's attention takes a bool mask; transformers' eager attention adds one to the scores."""
         if self.model.config._attn_implementation != "eager":
             return mask
-        return torch.zeros(mask.shape, dtype=self.dtype).masked_fill_(~mask, torch.finfo(self.dtype).min)
+        return torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.dtype).min)
 
     # Adapters ------------------------------------------------------------------------------------------------------
 
@@ -354,16 +362,16 @@ class Trunk:
             if name is None or name in self._whole:
                 yield
                 return
-            kept: list[tuple[nn.Parameter, Tensor]] = []
+            kept: list[tuple[nn.Module, nn.Parameter]] = []
             try:
                 for layer in self._lora_layers(name):
-                    weight = layer.get_base_layer().weight
-                    kept.append((weight, weight.data))
-                    weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+                    base = layer.get_base_layer()
+                    kept.append((base, base.weight))
+                    base.weight = nn.Parameter((base.weight.float() + layer.get_delta_weight(name).float()).to(base.weight.dtype), requires_grad=False)
                 yield
             finally:
-                for weight, data in kept:
-                    weight.data = data
+                for base, weight in kept:
+                    base.weight = weight
 
     def _linear_names(self, top_layers: int) -> list[str]:
         """The linear layers inside the uppermost transformer layers."""
@@ -412,14 +420,14 @@ def _quiet_peft() -> Iterator[None]:
 
 
 def open_trunk(settings: ModelSettings) -> Trunk:
-    """Load the base model of a project.
+    """Load the base model of a project, onto the GPU where there is one.
 
     Raises:
         UserError: there is no such model, its answers would never end, or it makes its logits in a way of its own.
     """
     dtype = fastest_dtype() if settings.dtype == "auto" else DTYPES[settings.dtype]
     model, tokenizer = load(settings.name, dtype)
-    trunk = Trunk(settings.name, model, tokenizer)
+    trunk = Trunk(settings.name, model.to(fastest_device()), tokenizer)
     _check_logits(trunk)
     return trunk
 
@@ -428,7 +436,7 @@ def open_trunk(settings: ModelSettings) -> Trunk:
 def _check_logits(trunk: Trunk) -> None:
     """Some families (Granite, Cohere) scale what the output matrix gives: their log-probabilities would be wrong
     without a word."""
-    batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id)
+    batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id, device=trunk.device)
     own = trunk.model(input_ids=batch.input_ids, use_cache=False).logits.float()
     ours = trunk.logits(trunk.hidden(batch))
     if (own - ours).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use

@@ -79,7 +79,9 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, number, name = key.split(".")
-            optimizer.state[parameters[int(number)]][name] = value.clone()
+            own = parameters[int(number)]
+            # PyTorch counts steps on the CPU, but for an optimiser that is one kernel on a GPU.
+            optimizer.state[own][name] = value.clone() if name == "step" and not optimizer.defaults.get("fused") else value.to(own.device, copy=True)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

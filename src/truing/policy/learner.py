@@ -79,7 +79,7 @@ class Learner(ABC):
         for parameter in self.trunk.adapter_parameters(ROLE):
             parameter.requires_grad_(True)
         parameters = [*self.trunk.adapter_parameters(ROLE), *(self.head.parameters() if self.head is not None else [])]
-        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0, fused=self.trunk.device.type == "cuda")
 
     def close(self) -> None:
         """Take off the trunk what was put there."""
@@ -186,7 +186,7 @@ class Learner(ABC):
         """Fill the policy's artifact."""
         self.trunk.save_adapter(ROLE, folder / "adapter")
         if self.head is not None:
-            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
+            save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
         for name, rows in (("metrics.jsonl", self.rows), ("samples.jsonl", self.shown)):
             (folder / name).write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         (folder / "diagnosis.json").write_text(json.dumps(self.facts()["diagnosis"], indent=1), encoding="utf-8")

@@ -41,7 +41,7 @@ class OnlineLearner(Learner):
         self, trunk: Trunk, settings: OnlineSettings, prompts: Mapping[str, Sequence[int]], score: Score, *, temperature: float, max_new_tokens: int, seed: int
     ) -> None:
         self.algorithm: ModuleType = ALGORITHMS[settings.algorithm]
-        head = nn.Linear(trunk.hidden_size, 1) if self.algorithm.NEEDS_VALUES else None
+        head = nn.Linear(trunk.hidden_size, 1, device=trunk.device) if self.algorithm.NEEDS_VALUES else None
         super().__init__(trunk, settings, updates=settings.updates, head=head, seed=seed)
         self.settings: OnlineSettings = settings
         self.score, self.temperature, self.max_new_tokens = score, temperature, max_new_tokens

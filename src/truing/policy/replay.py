@@ -34,7 +34,7 @@ class ReplayLearner(OnlineLearner):
         super().__init__(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
         self.settings: q_learning.QLearningSettings = settings
         self.kept: list[Kept] = []
-        self.copied_head = nn.Linear(trunk.hidden_size, 1)
+        self.copied_head = nn.Linear(trunk.hidden_size, 1, device=trunk.device)
 
     def start(self, artifacts: Path, parent: str) -> None:
         """As every learner; the copy begins as the policy."""

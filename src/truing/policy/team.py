@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from truing.models.precision import fastest_device
+
 T = TypeVar("T")
 
 BUCKET = 1 << 24  # numbers of a gradient that travel together
@@ -89,6 +91,8 @@ def joined() -> Iterator[Team]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Team(0, 1)
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(fastest_device())
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         own = team()

@@ -87,12 +87,12 @@ def shorten(prompt: Sequence[int], response: Sequence[int], max_tokens: int) -> 
 
 
 def pool(hidden: Mapping[int, Tensor], rows: Rows, spec: FeatureSpec) -> Tensor:
-    """(B, D) fp32 from layer → states of `rows`: the readings of each response, side by side.
+    """(B, D) fp32, on the CPU, from layer → states of `rows`: the readings of each response, side by side.
 
     Of a response without tokens the prompt's last state is read.
     """
     each = [rows.response_states(hidden[layer]) for layer in spec.layers]
-    return torch.stack([_read(dict(zip(spec.layers, own, strict=True)), spec) for own in zip(*each, strict=True)])
+    return torch.stack([_read(dict(zip(spec.layers, own, strict=True)), spec) for own in zip(*each, strict=True)]).cpu()
 
 
 def _read(states: Mapping[int, Tensor], spec: FeatureSpec) -> Tensor:
@@ -151,7 +151,7 @@ def _in_a_row(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec, row: int) 
     """Indices and what is read of them, a forward pass at a time."""
     trees, places = by_prompt(short, row)
     for group in packs([tree.size for tree in trees], row):
-        packed = pack([trees[tree] for tree in group], trunk.pad_id)
+        packed = pack([trees[tree] for tree in group], trunk.pad_id, device=trunk.device)
         yield [index for tree in group for index in places[tree]], list(pool(trunk.hidden_layers(packed, spec.layers), packed, spec))
 
 
@@ -161,7 +161,7 @@ def _padded(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec) -> Iterator[
     order = sorted(range(len(short)), key=lambda index: (-widths[index], index))
     for _, same in groupby(order, key=widths.__getitem__):
         for group in iter(lambda: list(islice(same, BATCH)), []):  # noqa: B023 (used at once)
-            batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id)
+            batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id, device=trunk.device)
             missing = widths[group[0]] - batch.input_ids.shape[1]
             batch = replace(batch, input_ids=torch.nn.functional.pad(batch.input_ids, (0, missing), value=trunk.pad_id))
             yield group, list(pool(trunk.hidden_layers(batch, spec.layers), batch, spec))
