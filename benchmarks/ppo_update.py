@@ -1,4 +1,4 @@
-"""Time and memory of one update on this machine's CPU, where they go, how near that is to what the machine could do, and the same of TRL.
+"""Time and memory of one update on this machine, where they go, how near that is to what the machine could do, and the same of TRL.
 
 The work is the same on both sides: random prompts of 64 tokens, 24 new tokens and no end token, LoRA of rank 16, 4 epochs over 16 answers. PPO stands beside
 TRL 1.12, the last release that had it; RLOO and GRPO, four answers to a prompt, beside TRL 1.16. A second counts from prompts to the last optimiser step.
@@ -85,6 +85,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--layers", choices=("all", "top-half"), default="all")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--batch", type=int, default=16, help="answers in an update")
+    parser.add_argument("--microbatch", type=int, help="answers in memory at a time; all, if it isn't said")
     parser.add_argument("--prompt", type=int, default=64, help="tokens")
     parser.add_argument("--response", type=int, default=24, help="tokens")
     parser.add_argument("--epochs", type=int, default=4)
@@ -111,7 +112,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     kind: type[OnlineSettings] = ONLINE[arguments.algorithm].Settings
     settings = kind.model_validate(
         {"algorithm": arguments.algorithm, "updates": arguments.updates, "samples": arguments.batch, "group_size": group, "epochs": arguments.epochs,
-         "rank": arguments.rank, "lr": 1e-5, "microbatch": arguments.batch, "truncation": "keep", "max_kl_old": 100.0, "layers": arguments.layers}
+         "rank": arguments.rank, "lr": 1e-5, "microbatch": arguments.microbatch or arguments.batch, "truncation": "keep", "max_kl_old": 100.0,
+         "layers": arguments.layers}
     )  # fmt: skip
     draw = torch.Generator().manual_seed(0)
     top = min(49_000, trunk.model.config.vocab_size)
@@ -124,7 +126,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         with timed(learner) as row:
             learner.update()
         rows.append(row)
-    peak = peak_gb()
+    peak = peak_gb() if trunk.device.type == "cpu" else torch.cuda.max_memory_allocated() / 1e9
     counted = rows[1:] or rows
     found = {name: round(statistics.median(row[name] for row in counted), 3) for name in ("seconds", *PARTS)}
     least = fewest_seconds(trunk, settings, arguments)
@@ -137,7 +139,7 @@ class Score:
     def __init__(self, trunk: Trunk) -> None:
         self.feature_layers: tuple[int, ...] = (trunk.layers,)
         self.longest = 1 << 30
-        self.weight = torch.randn(trunk.hidden_size, generator=torch.Generator().manual_seed(1)) / trunk.hidden_size**0.5
+        self.weight = (torch.randn(trunk.hidden_size, generator=torch.Generator().manual_seed(1)) / trunk.hidden_size**0.5).to(trunk.device)
 
     def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         """Never asked: hidden states are enough."""
@@ -156,10 +158,10 @@ def timed(learner: OnlineLearner) -> Iterator[dict[str, float]]:
     row: dict[str, float] = {}
     drawing = patch.object(rollout, "generate", clock(generate, spent, "sampling_s"))
     learning = patch.object(learner, "learn", clock(learner.learn, spent, "training_s"))
-    began = time.perf_counter()
+    began = now()
     with drawing, learning:
         yield row
-    seconds = time.perf_counter() - began
+    seconds = now() - began
     row |= {"seconds": seconds, **spent, "scoring_s": seconds - sum(spent.values())}
 
 
@@ -167,13 +169,20 @@ def clock(function: Callable[..., Any], spent: dict[str, float], name: str) -> C
     """The function, with its time added to an account."""
 
     def call(*given: Any, **named: Any) -> Any:
-        began = time.perf_counter()
+        began = now()
         try:
             return function(*given, **named)
         finally:
-            spent[name] += time.perf_counter() - began
+            spent[name] += now() - began
 
     return call
+
+
+def now() -> float:
+    """Seconds on a clock, all that was asked of a GPU done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 # ---- what the machine allows ----
@@ -189,7 +198,7 @@ def fewest_seconds(trunk: Trunk, settings: OnlineSettings, arguments: argparse.N
     read, drawn = asked * arguments.prompt, answers * arguments.response  # a prompt is read once for all its answers
     lora = 2 * sides * settings.rank * adapted
     forward = 2 * body * (read + drawn) + 2 * head * drawn
-    rate, bytes_a_second = product_rate(trunk), reading_rate()
+    rate, bytes_a_second = product_rate(trunk), reading_rate(trunk.device)
     step = max(2 * (body + head) * answers / rate, (body + head) * trunk.dtype.itemsize / bytes_a_second)
     scoring = forward + 2 * body * adapted * (read + drawn) + lora * (read + drawn) + 2 * head * drawn  # the reference, then the policy above the border
     backward = 2 * body * adapted * (read + drawn) + 2 * head * drawn + 2 * lora * (read + drawn)
@@ -213,26 +222,26 @@ def product_rate(trunk: Trunk) -> float:
     """Operations a second of the products of this model, in its number type: of all its shapes with a row of 1,024 tokens, weighed as they come."""
     seconds, operations = 0.0, 0.0
     for out, width in sorted({tuple(module.weight.shape) for module in linears(trunk)}):
-        a, b = torch.randn(1024, width, dtype=trunk.dtype), torch.randn(out, width, dtype=trunk.dtype)
+        a, b = (torch.randn(rows, width, dtype=trunk.dtype, device=trunk.device) for rows in (1024, out))
         times = []
         for _ in range(9):
-            start = time.perf_counter()
+            start = now()
             for _ in range(10):
                 a @ b.T
-            times.append(time.perf_counter() - start)
+            times.append(now() - start)
         seconds += statistics.median(times)
         operations += 20 * 1024 * width * out
     return operations / seconds
 
 
-def reading_rate() -> float:
+def reading_rate(device: torch.device) -> float:
     """Bytes a second at which memory far larger than any cache is read."""
-    numbers = torch.ones(1 << 27)
+    numbers = torch.ones(1 << 27, device=device)
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = now()
         numbers.sum()
-        times.append(time.perf_counter() - start)
+        times.append(now() - start)
     return numbers.numel() * 4 / statistics.median(times)
 
 
@@ -253,7 +262,10 @@ def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
         arguments.peer, arguments.peer_script, "--model", resolve(arguments.model), "--batch", str(arguments.batch), "--response", str(arguments.response),
         "--epochs", str(arguments.epochs), "--rank", str(arguments.rank),
     ]  # fmt: skip
-    command += ["--prompt", str(arguments.prompt)] if arguments.algorithm == "ppo" else ["--algorithm", arguments.algorithm, "--prompts", str(prompts)]
+    if arguments.algorithm == "ppo":
+        command += ["--prompt", str(arguments.prompt)]
+    else:
+        command += ["--algorithm", arguments.algorithm, "--prompts", str(prompts), "--microbatch", str(arguments.microbatch or arguments.batch)]
     trials = {way: said([*command, "--updates", "2", *way])["seconds_per_update"] for way in ((), ("--bf16",))}
     say(f"the peer's trials, seconds of an update: { ({'bf16' if way else 'fp32': seconds for way, seconds in trials.items()}) }")
     return [*command, "--updates", str(arguments.updates), *min(trials, key=lambda way: trials[way])]

@@ -1,4 +1,4 @@
-"""Times updates of TRL 1.16's RLOOTrainer and GRPOTrainer on the CPU: the peers' half of `benchmarks/ppo_update.py --algorithm rloo|grpo`.
+"""Times updates of TRL 1.16's RLOOTrainer and GRPOTrainer, on a GPU where there is one: the peers' half of `benchmarks/ppo_update.py --algorithm rloo|grpo`.
 
 In an environment of its own, so that its pins touch nothing else:
 
@@ -34,6 +34,7 @@ parser.add_argument("--algorithm", choices=("rloo", "grpo"), required=True)
 parser.add_argument("--model", required=True)
 parser.add_argument("--prompts", type=Path, required=True)
 parser.add_argument("--batch", type=int, default=16, help="answers in an update")
+parser.add_argument("--microbatch", type=int, help="of them in memory at a time; all, if it isn't said")
 parser.add_argument("--group", type=int, default=4, help="answers to a prompt")
 parser.add_argument("--response", type=int, default=24)
 parser.add_argument("--epochs", type=int, default=4)
@@ -43,6 +44,7 @@ parser.add_argument("--bf16", action="store_true")
 arguments = parser.parse_args()
 
 texts = json.loads(arguments.prompts.read_text())
+micro = arguments.microbatch or arguments.batch
 stamps: list[float] = []
 
 
@@ -59,10 +61,10 @@ trainer = kind(
     model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32),
     reward_funcs=lambda completions, **_: [float(len(text)) for text in completions],
     args=settings(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=arguments.batch, gradient_accumulation_steps=1, num_generations=arguments.group,
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=micro, gradient_accumulation_steps=arguments.batch // micro, num_generations=arguments.group,
         num_iterations=arguments.epochs, max_steps=arguments.epochs * arguments.updates, max_completion_length=arguments.response, temperature=0.7,
-        beta=0.05, bf16=arguments.bf16, use_cpu=True, gradient_checkpointing=False, report_to="none", save_strategy="no", learning_rate=1e-5,
-        generation_kwargs={"min_new_tokens": arguments.response}, logging_steps=1000,
+        beta=0.05, bf16=arguments.bf16, use_cpu=not torch.cuda.is_available(), gradient_checkpointing=False, report_to="none", save_strategy="no",
+        learning_rate=1e-5, generation_kwargs={"min_new_tokens": arguments.response}, logging_steps=1000,
     ),
     train_dataset=Dataset.from_dict({"prompt": texts}),
     processing_class=tokenizer,
@@ -72,7 +74,8 @@ trainer = kind(
 trainer.train()
 ends = stamps[arguments.epochs - 1 :: arguments.epochs]
 seconds = [after - before for before, after in pairwise(ends)]
+peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 print(json.dumps({
     "peer": f"trl 1.16 {kind.__name__}", "seconds_per_update": round(statistics.median(seconds), 2), "bf16": arguments.bf16,
-    "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    "peak_gb": round(peak, 2),
 }))  # fmt: skip
