@@ -111,7 +111,9 @@ def test_every_stage_alone(small: Path) -> None:
     assert card["accuracy"]
     assert "Not fit to tune against" in Path(small, str(card["report"])).read_text(encoding="utf-8")
     refused(truing("tune", "--set", "tune.unfit=false", cwd=small, check=False), "not fit to tune against", "tune.unfit=true")
-    policy = last(truing("tune", "--algorithm", "rloo", "--json", cwd=small))["policy"]
+    tuned = truing("tune", "--algorithm", "rloo", "--view", "--json", cwd=small)
+    assert "the view needs a terminal" in tuned.stderr
+    policy = last(tuned)["policy"]
     assert last(truing("evaluate", "--json", cwd=small))["win_rate"]
     assert Path(small, str(last(truing("report", "--json", cwd=small))["report"])).exists()
     assert last(truing("lineage", str(policy), "--json", cwd=small))["ancestors"]

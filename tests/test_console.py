@@ -13,6 +13,7 @@ def _for_a_person() -> Iterator[None]:
     console.speak_json(False)
     yield
     console.speak_json(False)
+    console.show_views(False)
 
 
 @pytest.fixture
@@ -104,3 +105,61 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(console.track([1, 2], "ppo", 2, stats=lambda: "kl 0.5")) == [1, 2]
     assert "2/2" in screen.getvalue()
     assert "kl 0.5" in screen.getvalue()
+
+
+VIEW = console.View(
+    curves=[console.Curve("Score", [0.0, 0.5, 1.0], "+1.00", "rises")],
+    findings=[("KL blow-up (update 3)", "KL is 30.0. Raise tune.beta")],
+    made=[("+0.40 | Say something kind.", "You are doing well.\n\n\x1b[2JReally!"), ("-0.10 | And now?", "Rest. " * 200)],
+)
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, height: int) -> str:
+    """What a terminal of 80 columns gets of a run of two steps that shows its view."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    class Utf8(StringIO):
+        encoding = "utf-8"
+
+    screen = Utf8()
+    terminal = Console(file=screen, force_terminal=True, width=80, height=height, color_system=None, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(console, "_console", terminal)
+    console.show_views(True)
+    assert list(console.track([1, 2], "ppo", 2, view=lambda: VIEW)) == [1, 2]
+    return screen.getvalue()
+
+
+def test_on_a_terminal_a_run_shows_its_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = drawn(monkeypatch, 40).rpartition("2/2")[2]
+    assert "Score  +1.00  ▁▅█" in last
+    assert "KL blow-up (update 3): KL is 30.0. Raise tune.beta" in last
+    assert "+0.40 | Say something kind.\nYou are doing well. [2JReally!".replace("\n", "") in "".join(line.rstrip() for line in last.splitlines())
+    assert "\x1b[2J" not in last
+    assert last.count("Rest.") < 50  # three lines of it
+    assert "…" in last
+
+
+def test_a_low_terminal_gets_what_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = drawn(monkeypatch, 7)
+    assert "Say something kind" in screen
+    assert "And now?" not in screen
+
+
+def test_elsewhere_a_view_is_one_line_and_the_usual_progress(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_views(True)
+    for _ in console.track(range(2), "ppo", 2, view=lambda: VIEW):
+        clock[0] += 10.0
+    assert capsys.readouterr().out.splitlines() == [
+        "the view needs a terminal that can be drawn on, in UTF-8: going on without it",
+        "ppo 1/2 50 % 0:10 left",
+        "ppo 2/2 100 % 0:00 left",
+    ]
+
+
+def test_a_curve_is_as_wide_as_it_may_be_and_ends_with_the_newest_value() -> None:
+    assert console.spark([]) == ""
+    assert console.spark([2.0, 2.0]) == "▁▁"
+    assert console.spark([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert console.spark([0.0] * 10 + [7.0], width=4) == "▁▁▁█"

@@ -17,7 +17,7 @@ PACKAGE = Path(truing.__file__).parent
 FLOOR = {
     "errors": 0, "stats": 0, "config": 1, "console": 1, "pages": 1, "store": 2, "artifacts": 2, "models": 2,
     "prompts": 3, "samples": 3, "feedback": 3, "preferences": 3, "reward": 3, "policy": 3, "evaluation": 3,
-    "rounds": 4, "chat": 5, "demo": 5, "studio": 6, "cli": 7, "client": 7, "__main__": 8,
+    "rounds": 4, "chat": 5, "demo": 5, "sweep": 5, "studio": 6, "cli": 7, "client": 7, "__main__": 8,
 }  # fmt: skip
 PURE = {"stats.py", "policy/losses.py", "policy/advantages.py", "policy/kl.py", "reward/losses.py"}  # maths
 TORCH_FREE = ("store", "feedback", "studio", "client", "prompts", "preferences", "cli", "config", "console", "artifacts", "errors")

@@ -6,10 +6,11 @@ from typing import Any
 
 from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ALGORITHMS
+from truing.policy.algorithms import ONLINE, REPLAY
+from truing.policy.online import OnlineLearner
 from truing.policy.rollout import Score
-from truing.policy.settings import TuneSettings
-from truing.policy.train import Learner, train_policy
+from truing.policy.settings import OnlineSettings
+from truing.policy.train import train_policy
 from truing.store.project import Project
 
 PLACELESS = Path("no-artifacts-are-read-when-the-parent-is-the-base")
@@ -17,9 +18,9 @@ PROMPTS = {"one": [5, 6, 7], "two": [9, 10], "three": [11, 12, 13, 14, 15], "fou
 TEMPERATURE = 0.9
 
 
-def settings_for(name: str, **changes: Any) -> TuneSettings:
+def settings_for(name: str, **changes: Any) -> OnlineSettings:
     """Small settings of an algorithm."""
-    kind: type[TuneSettings] = ALGORITHMS[name].Settings
+    kind: type[OnlineSettings] = (ONLINE | REPLAY)[name].Settings
     return kind.model_validate(
         {"algorithm": name, "updates": 4, "samples": 8, "group_size": 2, "microbatch": 4, "rank": 2, "lr": 3e-3, "truncation": "keep"} | changes
     )
@@ -30,9 +31,9 @@ def share_of_third_tokens(prompts: Sequence[Sequence[int]], responses: Sequence[
     return [sum(token % 3 == 2 for token in response) / len(response) for response in responses]
 
 
-def learner_for(trunk: Trunk, settings: TuneSettings, *, score: Score = share_of_third_tokens, seed: int = 0, max_new_tokens: int = 6) -> Learner:
+def learner_for(trunk: Trunk, settings: OnlineSettings, *, score: Score = share_of_third_tokens, seed: int = 0, max_new_tokens: int = 6) -> OnlineLearner:
     """A learner whose adapter is on the trunk, before its first update."""
-    learner = Learner(trunk, settings, PROMPTS, score, temperature=TEMPERATURE, max_new_tokens=max_new_tokens, seed=seed)
+    learner = OnlineLearner(trunk, settings, PROMPTS, score, temperature=TEMPERATURE, max_new_tokens=max_new_tokens, seed=seed)
     learner.start(PLACELESS, "base")
     return learner
 
@@ -40,7 +41,7 @@ def learner_for(trunk: Trunk, settings: TuneSettings, *, score: Score = share_of
 def tune(
     project: Project,
     trunk: Trunk,
-    settings: TuneSettings,
+    settings: OnlineSettings,
     *,
     score: Score = share_of_third_tokens,
     parent: str = "base",

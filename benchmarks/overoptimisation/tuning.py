@@ -15,8 +15,8 @@ from truing.config import write_atomically
 from truing.console import say
 from truing.models.generate import generate
 from truing.policy.algorithms.ppo import PPOSettings
+from truing.policy.online import OnlineLearner
 from truing.policy.rollout import ROLE
-from truing.policy.train import Learner
 from truing.reward.heads import Head
 from truing.reward.score import RewardModel
 from truing.store.ids import content_id, seed_from
@@ -59,7 +59,9 @@ def tuned(
     if seen and why_over(seen[-1], target, limit):
         return seen
     asked = {text: list(world.prompt_ids(text)) for text in world.train}
-    learner = Learner(trunk, settings, asked, score, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens, seed=seed_from(plan.seed, "ppo", draw))
+    learner = OnlineLearner(
+        trunk, settings, asked, score, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens, seed=seed_from(plan.seed, "ppo", draw)
+    )
     try:
         learner.start(folder, "base")
         learner.resume(folder)

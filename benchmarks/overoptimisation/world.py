@@ -22,7 +22,7 @@ from truing.console import track
 from truing.feedback.taste import gold_reward
 from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import collate, length_buckets
+from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 from truing.prompts import everyday_prompts
 from truing.reward.features import FeatureCache, Item, pool
@@ -153,12 +153,12 @@ class World:
         features = torch.empty(len(prompts), spec.width(trunk.hidden_size))
         with trunk.using(None):
             for part in length_buckets([len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)], PART):
-                batch = collate([prompts[index] for index in part], [responses[index] for index in part], trunk.pad_id)
-                states = trunk.hidden_layers(batch, sorted({*spec.layers, trunk.layers}))
+                rows = trunk.rows([prompts[index] for index in part], [responses[index] for index in part])
+                states = trunk.hidden_layers(rows, sorted({*spec.layers, trunk.layers}))
                 for found, temperature in ((plain, 1.0), (cooled, self.plan.temperature)):
-                    found[part] = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers]).logprobs.double().sum(1).numpy()
-                plain[part] /= batch.response_lengths.numpy()
-                features[part] = pool(states, batch, spec)
+                    found[part] = response_logprobs(trunk, rows, temperature, hidden=states[trunk.layers]).logprobs.double().sum(1).numpy()
+                plain[part] /= rows.mask.sum(1).numpy()
+                features[part] = pool(states, rows, spec)
         return plain, cooled, features
 
     # ---- the truth ----

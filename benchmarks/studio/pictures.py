@@ -135,6 +135,8 @@ def views_of(studios: Studios) -> list[View]:
         *_doors(invitation, str(make_owner_link(studios.projects["kinds"], at=now()))),
         *_judging(),
         View("loop", "round", "Olga", "/", under_way),
+        View("tuning", "round", "Olga", "/", lambda page: _watch(page, studios)),
+        View("tuning-finished", "round", "Olga", "/manage/rounds/1", _watch_back, whole=False),
         View("sets", "round", "Olga", "/manage/sets"),
         View("set-new", "round", "Olga", "/manage/sets/new"),
         View("set-new-rating", "round", "Olga", "/manage/sets/new", lambda page: page.get_by_label("Rating").check()),
@@ -230,6 +232,20 @@ def _judging() -> list[View]:
         View("last", "kinds", "Done", "/judge/last"),
         View("me", "round", "Ana", "/me"),
     ]
+
+
+def _watch(page: "Page", studios: Studios) -> None:
+    studios.tune()
+    page.reload()
+    page.get_by_role("link", name="Watch it").click()
+    page.get_by_role("heading", name="Tuning the policy").wait_for()
+
+
+def _watch_back(page: "Page") -> None:
+    page.get_by_role("link", name="tune", exact=True).click()
+    page.get_by_label("Those of update").fill("7")
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("Update 7.").wait_for()
 
 
 def _wrong_password(page: "Page") -> None:

@@ -83,9 +83,7 @@ def read_toml(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def with_overrides(tables: Mapping[str, Mapping[str, Any]], overrides: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """`tables` with each `section.key=value` of `--set` applied.
-
-    The value is read as TOML where it is TOML (3, 0.1, true, [1, 2]) and as plain text otherwise.
+    """`tables` with each `section.key=value` of `--set` applied; `read_value` says how a value is read.
 
     Raises:
         SettingError: the text isn't of that form, or names no section.
@@ -98,12 +96,16 @@ def with_overrides(tables: Mapping[str, Mapping[str, Any]], overrides: Iterable[
             raise SettingError(f"--set {text!r} is not of the form section.key=value", fix="for example --set samples.temperature=0.8")
         if section not in SECTIONS:
             raise SettingError(f"--set {text!r}: there is no settings section [{section}]", fix=_nearest(section, SECTIONS))
-        try:
-            value = tomllib.loads(f"x = {raw.strip()}")["x"]
-        except tomllib.TOMLDecodeError:
-            value = raw.strip()
-        merged.setdefault(section, {})[key.strip()] = value
+        merged.setdefault(section, {})[key.strip()] = read_value(raw)
     return merged
+
+
+def read_value(text: str) -> Any:
+    """A setting's value as TOML where it is TOML (3, 0.1, true, [1, 2]), and as plain text otherwise."""
+    try:
+        return tomllib.loads(f"x = {text.strip()}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def build(kind: type[S], section: str, values: Mapping[str, Any]) -> S:

@@ -30,6 +30,7 @@ from truing.store.tables import Annotator, AnnotatorKind, Judgement, Question, Q
 
 if TYPE_CHECKING:
     from truing.models.trunk import Trunk
+    from truing.policy.settings import OnlineSettings, TuneSettings
     from truing.reward.outside.classifier import Reading
     from truing.reward.score import AnyRewardModel
 
@@ -228,21 +229,66 @@ def combine_reward_models(turn: Turn, objectives: Sequence[str], at_least: Seque
 
 
 def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
-    """Tune the policy that the round starts with against the round's reward model, on training prompts alone."""
-    from truing.policy.train import train_policy, tune_settings
+    """Tune the policy that the round starts with, on training prompts alone: against the round's reward model, or by what people said and wrote."""
+    from truing.policy.train import tune_settings
+
+    policy = tuned_by(turn, tune_settings(turn.project, algorithm))
+    turn.note(policy=policy.id)
+    return policy
+
+
+def tuned_by(turn: Turn, settings: "TuneSettings") -> Artifact:
+    """The policy that the round's would be under these settings; the round doesn't take it up."""
+    from truing.policy.settings import OnlineSettings
+
+    policy = _against_the_reward(turn, settings) if isinstance(settings, OnlineSettings) else _by_examples(turn, settings)
+    know_policy(turn.project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
+    return policy
+
+
+def _against_the_reward(turn: Turn, settings: "OnlineSettings") -> Artifact:
+    from truing.policy.train import train_policy
 
     project, sampling = turn.project, turn.project.settings(SampleSettings)
-    settings = tune_settings(project, algorithm)
     reward_id = turn.needs("reward", "truing reward train")
     require_fit(load_artifact(project.artifacts, reward_id), unfit=settings.unfit)
     prompts = {prompt.id: turn.trunk.prompt_ids(prompt.turns) for prompt in prompts_of(project, Split.TRAIN)}
-    policy = train_policy(
+    return train_policy(
         project, settings, trunk=turn.trunk, prompts=prompts, score=reward_model(turn, reward_id, by=settings.score), reward_id=reward_id,
         parent=turn.parent_policy, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=turn.seed_of("tune"), round_id=turn.id,
     )  # fmt: skip
-    know_policy(project, policy.id, turn.trunk.name, parent_id=turn.parent_policy)
-    turn.note(policy=policy.id)
-    return policy
+
+
+def follow_tuning(project: Project) -> None:
+    """Help the first process of a team with whatever it tunes; see policy/team.py."""
+    from truing.models.registry import ModelSettings
+    from truing.models.trunk import open_trunk
+    from truing.policy.train import OnlineCall, follow
+    from truing.reward.score import load_reward_model
+
+    trunk = open_trunk(project.settings(ModelSettings))
+
+    def reward(call: OnlineCall) -> "AnyRewardModel":
+        return load_reward_model(project, call.reward_id, trunk, by=call.settings.score)
+
+    follow(project, trunk, reward)
+
+
+def _by_examples(turn: Turn, settings: "TuneSettings") -> Artifact:
+    from truing.feedback.checks import CHECK_AUTHOR
+    from truing.policy.examples import demonstrations, preferences
+    from truing.policy.settings import OfflineSettings
+    from truing.policy.train import imitate
+
+    assert isinstance(settings, OfflineSettings)
+    dataset = turn.needs("dataset", "truing preferences") if settings.algorithm == "dpo" else None
+    if dataset is None:
+        examples = demonstrations(turn.project, turn.trunk, settings.max_tokens, but_by=[CHECK_AUTHOR])
+    else:
+        examples = preferences(load_artifact(turn.project.artifacts, dataset), turn.trunk, settings.max_tokens)
+    return imitate(
+        turn.project, settings, examples, trunk=turn.trunk, dataset_id=dataset, parent=turn.parent_policy, seed=turn.seed_of("tune"), round_id=turn.id
+    )  # fmt: skip
 
 
 def evaluate(turn: Turn) -> Artifact:

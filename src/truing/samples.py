@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from truing.models.generate import Response
     from truing.models.trunk import Trunk
 
+TOKENS_READ = 2048  # of prompts and responses, at a time
+
 
 class SampleSettings(Settings):
     """Drawing responses from a policy."""
@@ -113,7 +115,7 @@ def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str],
     import torch
 
     from truing.models.logprobs import response_logprobs
-    from truing.models.sequences import collate, length_buckets
+    from truing.models.packed import packs
 
     with project.database.read() as session:
         samples = list(session.scalars(select(Sample).where(Sample.id.in_(sample_ids)).order_by(Sample.id)))
@@ -122,15 +124,15 @@ def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str],
     tokens = {sample.id: token_ids(trunk, sample) for sample in samples}
     samples = [sample for sample in samples if tokens[sample.id]]
     kl: dict[str, float] = {}
-    buckets = length_buckets([len(prompts[sample.prompt_id]) + len(tokens[sample.id]) for sample in samples], 16)
+    buckets = packs([len(prompts[sample.prompt_id]) + len(tokens[sample.id]) for sample in samples], TOKENS_READ)
     for bucket in track(buckets, "reading", len(buckets)):
         group = [samples[index] for index in bucket]
-        batch = collate([prompts[sample.prompt_id] for sample in group], [tokens[sample.id] for sample in group], trunk.pad_id)
+        rows = trunk.rows([prompts[sample.prompt_id] for sample in group], [tokens[sample.id] for sample in group])
         with torch.no_grad(), trunk.using(None):
-            hidden = trunk.hidden(batch)
-            plain = response_logprobs(trunk, batch, 1.0, hidden=hidden).logprobs
-            cooled = response_logprobs(trunk, batch, temperature, hidden=hidden).logprobs
-        means = (plain.double().sum(1) / batch.response_lengths).tolist()
+            hidden = trunk.hidden(rows)
+            plain = response_logprobs(trunk, rows, 1.0, hidden=hidden).logprobs
+            cooled = response_logprobs(trunk, rows, temperature, hidden=hidden).logprobs
+        means = (plain.double().sum(1) / rows.mask.sum(1)).tolist()
         with project.database.write() as session:
             for sample, mean, total in zip(group, means, cooled.double().sum(1).tolist(), strict=True):
                 if sample.base_logprob is None:

@@ -330,10 +330,11 @@ def _add_round(
         for position, (stage, seconds) in enumerate(stages):
             begun = START + timedelta(minutes=position)
             key = content_id(stage, number)
+            result = {"policy": policy.id} if stage == "tune" else {}
             session.add(
                 Run(
                     id=content_id("run", stage, number), stage=stage, key=key, round_id=row.id, state="done", started_at=begun, heartbeat_at=begun,
-                    finished_at=begun, seconds=seconds, peak_gb=1.0, progress={}, result={}, error=None,
+                    finished_at=begun, seconds=seconds, peak_gb=1.0, progress={}, result=result, error=None,
                 )
             )  # fmt: skip
     return row

@@ -36,7 +36,7 @@ from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
-from truing.models.trunk import Trunk, open_trunk
+from truing.models.trunk import Lower, Trunk, open_trunk
 
 SIZES: dict[str, Any] = {
     "vocab_size": 259, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 2,
@@ -87,6 +87,17 @@ def test_sampling_and_scoring_agree_with_the_models_own_logits(family: Trunk, ro
 
 
 @torch.no_grad()
+def test_every_weight_can_be_a_role_s_own(family: Trunk) -> None:
+    base = family.model(input_ids=torch.tensor([PROMPTS[1]])).logits
+    family.drop_adapter("policy")
+    family.add_whole("policy")
+    stir(family, "policy", seed=2, size=0.05)
+    test_sampling_and_scoring_agree_with_the_models_own_logits(family, "policy")
+    with family.using(None):
+        assert torch.equal(family.model(input_ids=torch.tensor([PROMPTS[1]])).logits, base)
+
+
+@torch.no_grad()
 def test_the_upper_half_can_be_adapted_alone(family: Trunk) -> None:
     family.drop_adapter("policy")
     family.add_adapter("policy", rank=2, alpha=4, seed=1, top_layers=1)
@@ -102,12 +113,13 @@ def test_the_upper_half_can_be_adapted_alone(family: Trunk) -> None:
 @torch.no_grad()
 def test_going_on_from_the_lower_layers_is_the_whole_way(family: Trunk) -> None:
     """Where the trunk says that it can; and it can for those that Truing is mostly used with."""
-    batch = collate(PROMPTS, PROMPTS, family.pad_id)
+    rows = family.rows(PROMPTS, PROMPTS)
     assert family.splits == (family.name in ("llama", "qwen2"))
     if family.splits:
         for role in (None, "policy"):
             with family.using(role):
-                assert torch.equal(family.upper(batch, family.lower(batch, 1), 1), family.hidden(batch))
+                lower = Lower(1, family.hidden_layers(rows, [1])[1])
+                assert torch.equal(family.hidden_layers(rows, [2], lower=lower)[2], family.hidden(rows))
 
 
 def test_a_model_that_scales_its_logits_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -34,18 +34,19 @@ def test_values_and_gradients_are_those_of_log_softmax(
     monkeypatch.setattr(module, "CHUNK", chunk)
     rows, weight, bias = random(7, 4).requires_grad_(True), random(11, 4), random(11) if biased else None
     targets = torch.tensor([0, 10, 3, 3, 7, 1, 9])
-    logprobs, entropy = _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap)
+    logprobs, entropy = _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, False)
     expected = naive(rows, weight, bias, temperature, softcap)
     assert torch.allclose(logprobs, expected.log_prob(targets), rtol=0, atol=1e-12)
     assert torch.allclose(entropy, expected.entropy(), rtol=0, atol=1e-12)
     assert not entropy.requires_grad
-    assert torch.autograd.gradcheck(lambda rows: _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap)[0], (rows,))
+    assert torch.autograd.gradcheck(lambda rows: _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, False)[0], (rows,))
+    assert torch.autograd.gradcheck(lambda rows: _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, True), (rows,))
 
 
 def test_bf16_rows_give_fp32_log_probabilities() -> None:
     rows, weight = random(5, 32).bfloat16().requires_grad_(True), random(50, 32).bfloat16()
     targets = torch.arange(5)
-    logprobs, entropy = _SelectedLogprobs.apply(rows, weight, None, targets, 1.0, None)
+    logprobs, entropy = _SelectedLogprobs.apply(rows, weight, None, targets, 1.0, None, False)
     exact = naive(rows.detach().double(), weight.double(), None, 1.0, None)
     assert logprobs.dtype == entropy.dtype == torch.float32
     assert torch.allclose(logprobs.double(), exact.log_prob(targets), rtol=0.01, atol=0.01)

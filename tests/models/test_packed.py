@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, pack, packs
+from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, pack, packs, trees_of
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
@@ -30,6 +30,22 @@ def test_a_row_by_hand() -> None:
         pack([Tree((), ((1,),))], 0)
 
 
+def test_the_state_before_a_token_predicts_it() -> None:
+    """The first token of every response is predicted by the last of its prompt, however far away that stands."""
+    packed = pack(TREES, pad_id=0)
+    places = torch.arange(len(packed.input_ids))[:, None]
+    assert packed.targets.tolist() == [8, 9, 10, 14, 15, 16]
+    assert packed.predicting(places)[:, 0].tolist() == [2, 3, 2, 8, 9, 10]
+    assert packed.reading(places)[:, 0].tolist() == [3, 4, 5, 9, 10, 11]
+    assert [states[:, 0].tolist() for states in packed.response_states(places)] == [[3, 4], [5], [8], [9, 10, 11]]
+    assert packed.rectangle(packed.targets).tolist() == [[8, 9, 0], [10, 0, 0], [0, 0, 0], [14, 15, 16]]
+    assert packed.longest == 5
+
+
+def test_neighbours_with_one_prompt_are_one_tree() -> None:
+    assert trees_of([[1], [1], [2], [1]], [[3], [4], [5], [6]]) == [Tree((1,), ((3,), (4,))), Tree((2,), ((5,),)), Tree((1,), ((6,),))]
+
+
 def test_packs_hold_no_more_than_they_may_and_all_there_is() -> None:
     assert packs([3, 9, 1, 4, 4, 20], 10) == [[5], [1], [3, 4], [0, 2]]
     assert packs([], 10) == []
@@ -38,7 +54,7 @@ def test_packs_hold_no_more_than_they_may_and_all_there_is() -> None:
 def test_a_response_in_a_row_reads_what_it_reads_alone(trunk: Trunk) -> None:
     packed = pack(TREES, trunk.pad_id)
     with torch.no_grad():
-        found = trunk.packed_layers(packed, (1, 2))
+        found = trunk.hidden_layers(packed, (1, 2))
         spans = iter(packed.spans)
         for prompt, responses in TREES:
             for response in responses:
@@ -65,7 +81,7 @@ def test_gradients_of_a_row_are_those_of_its_parts(tiny_model: Path) -> None:
         with trunk.using("reward"):
             if row:
                 packed = pack(TREES, trunk.pad_id)
-                hidden = trunk.packed_layers(packed, (trunk.layers,))[trunk.layers]
+                hidden = trunk.hidden_layers(packed, (trunk.layers,))[trunk.layers]
                 loss = sum((hidden[start:end] @ pull).sum() for start, end in packed.spans)
             else:
                 pairs = [(prompt, response) for prompt, responses in TREES for response in responses]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truing.pages.charts import Estimate, Line, estimates_chart, histogram, interval_bar, line_chart, nice_ticks, reliability_chart
+from truing.pages.charts import Estimate, Line, Mark, estimates_chart, histogram, interval_bar, line_chart, nice_ticks, reliability_chart, scatter_chart
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,16 @@ def test_a_strength_is_drawn_in_powers_of_ten() -> None:
     svg = line_chart([Line("loss", [(0.01, 3.0), (0.1, 1.0), (10, 2.0)], marked=1)], label="Loss", x_name="L2", log_x=True)
     assert 'd="M0,0 L333.33,160 L1000,80"' in svg
     assert 'cx="33.33%"' in svg
+
+
+def test_points_stand_in_a_plane_with_their_names_inside_it() -> None:
+    svg = scatter_chart([Mark("a", 0.0, 0.0), Mark("b", 4.0, 2.0, (1.0, 3.0), "hollow")], label="Score", x_name="KL", curve=[(0, 0), (4, 2)], height=100)
+    assert 'd="M0,100 L1000,33.33"' in svg  # y from 0 to 3, the end of the whisker
+    assert '<line class="whisker thin hollow" x1="100%" x2="100%" y1="0" y2="66.67"/>' in svg
+    assert 'dx="10" dy="0.35em" text-anchor="start">a</text>' in svg
+    assert 'dx="-10" dy="0.35em" text-anchor="end">b</text>' in svg
+    assert 'aria-label="Score: a: 0 at KL 0; b: 2 at KL 4"' in svg
+    assert "nan" not in scatter_chart([Mark("a", 1.0, 1.0)], label="Score", x_name="KL", curve=[(1, 1)])
 
 
 def test_a_histogram_has_a_bar_for_each_bin() -> None:

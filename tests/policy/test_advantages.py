@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from truing.policy.advantages import gae, group_relative, leave_one_out, whiten
+from truing.policy.advantages import gae, group_relative, leave_one_out, soft_q_targets, whiten
 
 
 def rows(*numbers: list[float]) -> Tensor:
@@ -180,3 +180,24 @@ def test_group_advantages_are_constants() -> None:
     rewards = rows([1, 2]).requires_grad_()
     assert not leave_one_out(rewards).requires_grad
     assert not group_relative(rewards, scale=True).requires_grad
+
+
+# ---- soft Q-learning's goals ----
+
+
+@pytest.mark.parametrize(("lam", "goals"), [(0.0, [1 / 2, 1 / 2, 1]), (0.5, [7 / 16, 5 / 8, 1]), (1.0, [1 / 2, 3 / 4, 1])])
+def test_soft_q_targets_by_hand(lam: float, goals: list[float]) -> None:
+    """Rewards 0 0 1, values 1/2 each, 1/4 paid on each token. With lambda 1 a goal is what comes less what is paid later: 1 - 1/2, 1 - 1/4, 1."""
+    rewards, paid, values = (torch.tensor([row], dtype=torch.float64) for row in ([0.0, 0.0, 1.0], [0.25] * 3, [0.5] * 3))
+    found = soft_q_targets(rewards, paid, values, mask=torch.ones(1, 3, dtype=torch.bool), gamma=1.0, lam=lam)
+    assert found.tolist() == [goals]
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=6), st.floats(0, 1), st.floats(0, 1))
+def test_where_values_and_policy_agree_nothing_is_to_be_learned(steps: list[tuple[float, float]], gamma: float, lam: float) -> None:
+    """On a path on which V_t + A_t = r_t + gamma V_{t+1} the goal of Q is Q, whatever lambda."""
+    rewards, values = (torch.tensor([row], dtype=torch.float64) for row in zip(*steps, strict=True))
+    after = torch.cat([values[:, 1:], torch.zeros(1, 1, dtype=torch.float64)], 1)
+    advantages = rewards + gamma * after - values
+    found = soft_q_targets(rewards, advantages, values, mask=torch.ones(1, len(steps), dtype=torch.bool), gamma=gamma, lam=lam)
+    assert torch.allclose(found, values + advantages, atol=1e-9)

@@ -30,25 +30,48 @@ def test_what_goes_in_comes_out_to_the_bit(tmp_path: Path) -> None:
     assert all(torch.equal(found[1][name], value) for name, value in tensors().items())
 
 
-def test_only_the_newest_is_kept(tmp_path: Path) -> None:
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     for update in (1, 2, 10, 11):
         save_checkpoint(tmp_path, update, STATE, tensors(update))
-    assert [entry.name for entry in tmp_path.iterdir()] == ["update-000011"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["update-000010", "update-000011"]
     found = load_checkpoint(tmp_path)
     assert found is not None
     assert found[0]["update"] == 11
     assert torch.equal(found[1]["adapter.a"], tensors(11)["adapter.a"])
 
 
-def test_an_older_one_that_a_kill_left_behind_is_not_taken(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "old", 9, STATE, tensors(9))
-    save_checkpoint(tmp_path, 10, STATE, tensors(10))
-    (tmp_path / "old" / "update-000009").rename(tmp_path / "update-000009")
-    (tmp_path / "old").rmdir()
+@pytest.mark.parametrize("name", ["state.json", "tensors.safetensors", "seal.json"])
+@pytest.mark.parametrize("harm", ["torn", "empty", "gone", "a bit"])
+def test_a_damaged_one_is_said_and_the_one_before_serves(tmp_path: Path, name: str, harm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for update in (4, 5):
+        save_checkpoint(tmp_path, update, STATE, tensors(update))
+    damage(tmp_path / "update-000005" / name, harm)
     found = load_checkpoint(tmp_path)
     assert found is not None
-    assert found[0]["update"] == 10
-    assert torch.equal(found[1]["adapter.a"], tensors(10)["adapter.a"])
+    assert found[0] == {"update": 4, **STATE}
+    assert torch.equal(found[1]["adapter.a"], tensors(4)["adapter.a"])
+    assert "damaged" in capsys.readouterr().err
+    save_checkpoint(tmp_path, 5, STATE, tensors(5))  # made once more, in its place
+    again = load_checkpoint(tmp_path)
+    assert again is not None
+    assert again[0]["update"] == 5
+
+
+def test_where_all_are_damaged_there_is_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, STATE, tensors())
+    damage(tmp_path / "update-000001" / "state.json", "empty")
+    assert load_checkpoint(tmp_path) is None
+
+
+def damage(path: Path, harm: str) -> None:
+    """What a disk may do to a file."""
+    whole = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    elif harm == "a bit":
+        path.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if harm == "torn" else b"")
 
 
 def test_a_checkpoint_that_was_being_made_is_not_one(tmp_path: Path) -> None:

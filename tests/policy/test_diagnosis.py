@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from truing.policy.diagnosis import CHECKS, CRITIC_PATIENCE, RATIO_TOLERANCE, WINDOW, diagnose
+from truing.policy.diagnosis import CHECKS, CRITIC_PATIENCE, RATIO_TOLERANCE, WINDOW, best_update, diagnose, fatal
 
 Row = dict[str, float]
 
@@ -27,6 +27,7 @@ def healthy(updates: int = 60, *, seed: int = 0, samples: int = 32) -> list[Row]
                 "objective/scores_lower": 1.0 * way + drift - 0.3 + noise.gauss(0, 0.05),
                 "objective/scores_std": noise.uniform(0.8, 1.2),
                 "objective/kl": 5 * way + noise.gauss(0, 2) / samples**0.5,
+                "objective/beta": 0.05,
                 "objective/kl_stderr": 2 / samples**0.5,
                 "objective/entropy": (2 - way) * noise.uniform(0.9, 1.1),
                 "response/length": 40 * (1 + 0.3 * way) * noise.uniform(0.85, 1.15),
@@ -215,3 +216,45 @@ def test_remedies_name_settings_that_exist() -> None:
 def test_diagnosis_needs_no_torch() -> None:
     code = "import sys, truing.policy.diagnosis; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- what to stop for, and what to go back to ----
+
+
+@pytest.mark.parametrize(
+    ("failure", "change"),
+    [("reward hacking", hacked), ("EOS collapse", ends_at_once), ("length run-away", never_ends)],
+)
+def test_the_best_update_is_before_a_failure_has_come_half_of_its_way(failure: str, change: Callable[[Row, float], None]) -> None:
+    """However high the score of what is failing."""
+    rows = changed(change)
+    for row in rows[20:]:
+        row["objective/scores"] += 5.0
+        if failure != "reward hacking":
+            row["objective/scores_lower"] += 5.0
+    sure = next(end for end in range(1, 61) if fatal(rows[:end]))
+    assert 15 <= best_update(rows) < sure
+    found = fatal(rows[:sure])
+    assert found is not None
+    assert (found.failure, found.update) == (failure, sure)
+
+
+def test_a_healthy_run_is_at_its_best_near_its_end_and_a_short_one_at_its_start() -> None:
+    assert best_update(healthy()) > 50
+    assert best_update([]) == best_update(healthy()[: WINDOW - 1]) == 0
+    assert fatal([]) is None
+
+
+def test_the_price_of_kl_counts() -> None:
+    rows = healthy(20)
+    for row in rows:
+        row["objective/beta"] = 1.0 if row["update"] > 10 else 0.0
+    assert best_update(rows) == 10
+
+
+def test_a_dead_critic_is_no_reason_to_stop() -> None:
+    rows = healthy()
+    for row in rows:
+        row["value/explained_variance"] = -1.0
+    assert [found.failure for found in diagnose(rows)] == ["dead critic"]
+    assert fatal(rows) is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import backward
 
-from truing.policy.losses import clipped_surrogate, clipped_value_loss, masked_mean, reinforce
+from truing.policy.losses import Average, clipped_surrogate, clipped_value_loss, denominators, masked_mean, reinforce
 
 NAN = math.nan
 
@@ -47,6 +47,19 @@ def test_masked_mean_counts_tokens_not_responses() -> None:
     assert masked_mean(x, MASK).item() == 4  # 20 over 5 tokens; a mean of the responses' means would be 6.25
     assert masked_mean(x, MASK, 8).item() == 2.5
     assert masked_mean(x, MASK, torch.tensor(8)).item() == 2.5
+
+
+@pytest.mark.parametrize(("average", "mean"), [("tokens", 4.0), ("responses", 6.25), ("constant", 2.5)])
+def test_a_mean_may_be_of_tokens_of_responses_or_over_a_constant(average: Average, mean: float) -> None:
+    """1 2 3 4 and 10: 20 over 5 tokens; (2.5 + 10) / 2; 20 over two responses of at most 4."""
+    x = rows([1, 2, 3, 4], [10, NAN, NAN, NAN])
+    assert masked_mean(x, MASK, denominators(torch.tensor([4, 1]), average, limit=4)).item() == mean
+
+
+def test_a_response_without_tokens_or_beyond_the_limit_has_no_mean() -> None:
+    for lengths in ([4, 0], [4, 5], []):
+        with pytest.raises(ValueError, match="1 to 4 tokens"):
+            denominators(torch.tensor(lengths), "tokens", limit=4)
 
 
 def test_masked_mean_of_nothing_is_unknown_and_adds_nothing() -> None:
@@ -90,6 +103,15 @@ def test_clipped_surrogate_has_four_corners(ratio: float, advantage: float, loss
     assert gradient(logprobs) == [[near(-ratio * moves)]]  # descent moves against it: up for a good token
     assert got.clip_fraction.item() == (0 if moves else 1)
     assert got.max_ratio.item() == near(ratio)
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "loss", "moves"), [(1.5, +1.0, -1.5, True), (1.7, +1.0, -1.6, False), (0.5, -1.0, +0.8, False)])
+def test_a_higher_upper_bound_holds_good_tokens_later_and_bad_ones_as_before(ratio: float, advantage: float, loss: float, moves: bool) -> None:
+    logprobs = leaf([math.log(ratio)])
+    got = clipped_surrogate(logprobs, rows([0]), rows([advantage]), real(logprobs), clip=0.2, clip_high=0.6)
+    backward(got.loss)
+    assert got.loss.item() == near(loss)
+    assert (gradient(logprobs) != [[0.0]]) is moves
 
 
 def test_clipped_surrogate_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate, groupby
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from torch import nn
 from adapters import stir
 from truing.models.generate import generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import Batch, collate
-from truing.models.trunk import Trunk
+from truing.models.packed import Packed
+from truing.models.sequences import collate
+from truing.models.trunk import Rows, Trunk
 from truing.policy.rollout import Rollout, _judged, deal, draw_rollout, final_scores, top_layers, widen
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings
 from tuning import settings_for
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [9], [9], [10] * 9, [10] * 9, [16, 17], [16, 17]]
@@ -99,10 +101,14 @@ def test_the_size_of_a_part_changes_nothing(tuned: Trunk) -> None:
 def test_a_part_is_its_answers(tuned: Trunk) -> None:
     rollout = rollout_of(tuned, microbatch=3)
     for number, part in enumerate(rollout.parts):
-        batch = rollout.part(number, tuned.pad_id)
-        for row, index in enumerate(part):
-            whole = [*PROMPTS[index], *rollout.responses[index].token_ids]
-            assert batch.input_ids[row, : len(whole)].tolist() == whole
+        rows = rollout.part(number, tuned)
+        assert isinstance(rows, Packed)
+        said = iter(rows.targets.split(rows.lengths))
+        read = iter([rows.input_ids[end - sum(tree) : end].tolist() for end, tree in zip(accumulate(map(sum, rows.trees)), rows.trees, strict=True)])
+        for prompt, members in groupby(part, key=lambda index: PROMPTS[index]):
+            assert next(read)[: len(prompt)] == prompt, "read once for all of them"
+            for index in members:
+                assert next(said).tolist() == list(rollout.responses[index].token_ids)
 
 
 def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
@@ -110,7 +116,7 @@ def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
     trunk.add_adapter("policy", rank=4, alpha=8, seed=1, top_layers=1)
     stir(trunk, "policy", seed=2)
     rollout = rollout_of(trunk, layers="top-half", microbatch=3)
-    assert [None if states is None else states.shape[0] for states in rollout.lower] == [len(part) for part in rollout.parts]
+    assert [None if lower is None else lower.layers for lower in rollout.lower] == [1] * len(rollout.parts)
     batch = collate(PROMPTS, [response.token_ids for response in rollout.responses], trunk.pad_id)
     with torch.no_grad():
         assert (rollout.ref_logprobs - response_logprobs(trunk, batch, 0.9).logprobs).abs().max() < 1e-5
@@ -124,12 +130,12 @@ def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
 )
 def test_the_rule_for_answers_that_were_cut_off(truncation: str, expected: list[float]) -> None:
     """A finished 3, a cut-off 2 and a finished -40, with a penalty of 1.5 and a clip of 10."""
-    settings = TuneSettings.model_validate({"truncation": truncation, "truncation_penalty": 1.5, "score_clip": 10.0})
+    settings = OnlineSettings.model_validate({"truncation": truncation, "truncation_penalty": 1.5, "score_clip": 10.0})
     assert final_scores(torch.tensor([3.0, 2.0, -40.0]), torch.tensor([True, False, True]), settings).tolist() == expected
 
 
 def test_the_clip_comes_after_the_rule() -> None:
-    settings = TuneSettings.model_validate({"truncation": "subtract", "truncation_penalty": 1.5, "score_clip": 2.0})
+    settings = OnlineSettings.model_validate({"truncation": "subtract", "truncation_penalty": 1.5, "score_clip": 2.0})
     assert final_scores(torch.tensor([9.0, 3.0]), torch.tensor([True, False]), settings).tolist() == [2.0, 1.5]
 
 
@@ -141,14 +147,14 @@ def test_widen_adds_zeros_to_the_right() -> None:
 def test_dealing_uses_every_answer_once_and_minibatches_ignore_the_size_of_parts(lengths: list[int], minibatches: int, microbatch: int, other: int) -> None:
     minibatches = min(minibatches, len(lengths))
     samples = {"samples": len(lengths), "group_size": 1, "minibatches": minibatches}
-    parts, steps = deal(lengths, TuneSettings.model_validate(samples | {"microbatch": microbatch}))
+    parts, steps = deal(lengths, OnlineSettings.model_validate(samples | {"microbatch": microbatch}))
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     assert [number for step in steps for number in step] == list(range(len(parts)))
     assert all(1 <= len(part) <= microbatch for part in parts)
     sizes = [sum(len(parts[number]) for number in step) for step in steps]
     assert len(steps) == minibatches
     assert max(sizes) - min(sizes) <= 1
-    other_parts, other_steps = deal(lengths, TuneSettings.model_validate(samples | {"microbatch": other}))
+    other_parts, other_steps = deal(lengths, OnlineSettings.model_validate(samples | {"microbatch": other}))
     assert [[index for number in step for index in parts[number]] for step in steps] == [
         [index for number in step for index in other_parts[number]] for step in other_steps
     ]
@@ -162,8 +168,9 @@ class LastState:
     def __init__(self, trunk: Trunk) -> None:
         self.trunk, self.feature_layers = trunk, (1, trunk.layers)
 
-    def score_hidden(self, hidden: Mapping[int, torch.Tensor], batch: Batch) -> tuple[list[float], list[float]]:
-        last = [sum(float(hidden[layer][row, end - 1].sum()) for layer in self.feature_layers) for row, end in enumerate(batch.lengths.tolist())]
+    def score_hidden(self, hidden: Mapping[int, torch.Tensor], rows: Rows) -> tuple[list[float], list[float]]:
+        each = zip(*(rows.response_states(hidden[layer]) for layer in self.feature_layers), strict=True)
+        last = [sum(float(states[-1].sum()) for states in layers) for layers in each]
         return last, [value / 2 for value in last]
 
     def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
@@ -227,6 +234,9 @@ def test_doubts_come_from_a_reward_that_knows_them() -> None:
 
 def test_objectives_come_from_a_reward_that_is_made_of_several(trunk: Trunk) -> None:
     class Several:
+        def __init__(self) -> None:
+            self.parts = {"kind": None, "brief": None}
+
         def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
             return self.score_objectives(prompts, responses)[0]
 

@@ -9,8 +9,9 @@ from reward.letters import letter_rows, write_dataset
 from truing.errors import SettingError, UserError
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk
+from truing.policy.online import OnlineLearner
 from truing.policy.rollout import draw_rollout
-from truing.policy.train import Learner, tune_settings
+from truing.policy.train import tune_settings
 from truing.reward.outside.source import Function
 from truing.reward.outside.stage import use_reward_model
 from truing.reward.score import AnyRewardModel, load_reward_model
@@ -92,7 +93,7 @@ def test_a_critic_that_has_learned_goes_on_from_where_it_was(project: Project, t
     parent = tune(project, trunk, settings, score=reward)
     fresh = learner_for(trunk, settings, score=reward)
     trunk.drop_adapter("policy")
-    learner = Learner(trunk, settings, PROMPTS, reward, temperature=0.9, max_new_tokens=6, seed=0)
+    learner = OnlineLearner(trunk, settings, PROMPTS, reward, temperature=0.9, max_new_tokens=6, seed=0)
     learner.start(project.artifacts, parent.id)
     assert learner.head is not None
     assert fresh.head is not None

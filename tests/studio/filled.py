@@ -1,6 +1,8 @@
 """A project in the middle of its second round, as managers meet it: prompts, samples, sets of every state, people of every kind, a tuning run under way."""
 
+import json
 import random
+import shutil
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +14,8 @@ from truing.feedback.assignment import claim, submit, supersede
 from truing.feedback.disputes import measure_disputes
 from truing.feedback.quality import QualitySettings, measure_quality
 from truing.feedback.sets import Aspect, Rules, add_gold, create_set, new_guideline, set_state
+from truing.policy.diagnosis import Finding
+from truing.policy.record import STATE, checkpoints, run_folder
 from truing.store.clock import now
 from truing.store.ids import content_id, uuid7
 from truing.store.project import Project
@@ -77,15 +81,16 @@ def measure(project: Project, *, second_opinion: bool = False) -> None:
 
 
 def run_under_way(project: Project, *, done: int = 12, at: datetime | None = None) -> str:
-    """A tuning run that lives; gives its id."""
-    moment = at or now()
+    """A tuning run that lives and keeps its checkpoint here; gives its id."""
+    moment, key = at or now(), content_id("tune", done)
+    keep_checkpoint(project, key, done)
     curve = [round(1.3 * (1 - 0.86**update), 3) for update in range(1, done + 1)]
     progress = {"done": done, "total": 20, "left_s": 63.0, "curves": {"objective/scores": curve, "objective/kl": [round(4 * value, 3) for value in curve]}}
     run_id = uuid7(moment)
     with project.database.write() as session:
         session.add(
             Run(
-                id=run_id, stage="tune", key=content_id("tune", done), round_id=None, state=RunState.RUNNING, started_at=moment, heartbeat_at=moment,
+                id=run_id, stage="tune", key=key, round_id=None, state=RunState.RUNNING, started_at=moment, heartbeat_at=moment,
                 finished_at=None, seconds=60.0, peak_gb=1.0, progress=progress, result={}, error=None,
             )
         )  # fmt: skip
@@ -97,6 +102,62 @@ def advance(project: Project, run_id: str, done: int) -> None:
     with project.database.write() as session:
         run = session.get_one(Run, run_id)
         run.heartbeat_at, run.progress = now(), {**run.progress, "done": done}
+        keep_checkpoint(project, run.key, done)
+
+
+def finish(project: Project, run_id: str, policy_id: str) -> None:
+    """Let the run end with a policy; its checkpoints go."""
+    with project.database.write() as session:
+        run = session.get_one(Run, run_id)
+        run.state, run.result, run.finished_at = RunState.DONE, {"policy": policy_id}, now()
+        shutil.rmtree(run_folder(project, run.key))
+
+
+def keep_checkpoint(project: Project, key: str, done: int, *, says: str = "") -> None:
+    """What of a run's newest checkpoint is read to tell how it goes; older ones go, as they do when a real one is kept.
+
+    Args:
+        says: what every sampled answer ends with.
+    """
+    rows = [
+        {"update": float(update), "objective/scores": 1.3 * (1 - 0.86**update), "objective/kl": 5.2 * (1 - 0.86**update), "objective/kl_target": 4.0}
+        | {"response/length": 38 - 1.4 * update, "objective/entropy": 1.61 - 0.022 * update}
+        | _further_numbers(update)
+        for update in range(1, done + 1)
+    ]
+    with project.database.read() as session:
+        samples = list(session.scalars(select(Sample).where(Sample.policy_id.is_not(None)).order_by(Sample.id).limit(100)))
+    shown = [
+        {"update": update, "prompt_id": one.prompt_id, "text": one.text + says, "finished": one.finished, "score": round(0.1 * update - 0.4 + 0.15 * place, 4)}
+        for update in range(1, done + 1)
+        for place, one in enumerate(samples[5 * update % len(samples) :][:5])
+    ]
+    findings = [
+        Finding(
+            "length run-away", "mean length rose from 36.6 to 61.0 tokens while the share of answers that end fell from 0.46 to 0.20",
+            'make a cut-off answer cost something (tune.truncation="set", a larger tune.truncation_penalty)', 9,
+        )
+    ]  # fmt: skip
+    settings = {"algorithm": "ppo", "beta": 0.05, "grad_clip": 1.0, "updates": 20}
+    state = {"update": done, "settings": settings, "updates": 20, "rows": rows, "shown": shown, "findings": findings if done >= 9 else []}
+    folder = run_folder(project, key)
+    older = checkpoints(folder)
+    place = folder / f"update-{done:06d}"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / STATE).write_text(json.dumps(state))
+    for one in older:
+        if one != place:
+            shutil.rmtree(one)
+
+
+def _further_numbers(update: int) -> dict[str, float]:
+    """What else an update of PPO logs."""
+    dice = random.Random(update)
+    return {
+        "response/eos_rate": min(1.0, round(32 * (0.42 + 0.027 * update + dice.gauss(0, 0.04))) / 32), "response/distinct2": 0.71 - 0.004 * update,
+        "objective/beta": 0.05, "policy/clipfrac": 0.11 + dice.gauss(0, 0.02), "policy/grad_norm": 0.8 + abs(dice.gauss(0, 0.25)),
+        "value/explained_variance": 0.35 - 0.6 * 0.8**update + dice.gauss(0, 0.08), "policy/first_ratio_error": 0.0,
+    }  # fmt: skip
 
 
 def _batches(project: Project) -> set[str]:

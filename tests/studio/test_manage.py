@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
-from studio.filled import RATINGS, SET, SPOILER, advance, fill, run_under_way, studio_of_managers
+from studio.filled import RATINGS, SET, SPOILER, advance, fill, finish, keep_checkpoint, run_under_way, studio_of_managers
+from truing.policy import record
 from truing.store.clock import now
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Annotator, Guideline, Invitation, Judgement, Prompt, Question, QuestionSet, Run, RunState, Sample
@@ -129,7 +130,15 @@ def test_no_page_styles_or_scripts_in_its_text(app: FastAPI, project: Project, s
     manager = signed_in(app, "owner")
     question, person = one(project, select(Question.id)), one(project, select(Annotator.id))
     prompt = one(project, select(Prompt.id))
-    more = [f"/manage/sets/{sets[SET]}", f"/manage/questions/{question}", f"/manage/people/{person}", f"/manage/prompts/{prompt}", "/manage/rounds/1"]
+    run = run_under_way(project)
+    more = [
+        f"/manage/sets/{sets[SET]}",
+        f"/manage/tuning/{run}",
+        f"/manage/questions/{question}",
+        f"/manage/people/{person}",
+        f"/manage/prompts/{prompt}",
+        "/manage/rounds/1",
+    ]
     for page in ("/", *PAGES, *more):
         html = manager.get(page).text
         assert not re.search(r"\sstyle=|<style|\son\w+=|<script(?![^>]*src=)", html), page
@@ -167,6 +176,96 @@ def test_the_loop_shows_a_run_under_way_and_one_that_fell_silent(app: FastAPI, p
     with project.database.write() as session:
         session.get_one(Run, run).state = RunState.DONE
     assert "tuning" not in words(manager.get("/manage/live").text)
+
+
+# ---- a tuning run ----
+
+
+def test_a_run_under_way_is_told_in_full(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    here = f"/manage/tuning/{run}"
+    assert f'href="{here}"' in manager.get("/").text
+    html = manager.get(here).text
+    said = words(html)
+    assert "under way ppo Update 12 of 20, 1" in said
+    assert "Length run-away since update 9 Mean length rose from 36.6 to 61.0 tokens" in said
+    assert "Normal: comes near its target of 4: beta follows, 0.050 now." in said
+    assert html.count('class="plot"') == 9
+    assert html.count('<article class="card sample">') == 5
+    assert "Update 12, the newest" in said
+    assert html.count("data-live=") == 3
+
+
+def test_earlier_updates_answers_are_a_step_away_and_stay(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    here = f"/manage/tuning/{run}"
+    seventh = manager.get(f"{here}?update=7").text
+    assert "Update 7." in words(seventh)
+    assert [f'href="{here}?update={update}#samples"' in seventh for update in (6, 8, 9)] == [True, True, False]
+    assert "live/samples" not in seventh  # an answer that somebody chose to read isn't replaced
+    assert "score +0.30" in words(seventh)  # 0.1 times the update, less 0.4
+    assert "Update 12, the newest" in words(manager.get(f"{here}?update=999").text)  # the nearest there is
+    assert manager.get(f"{here}?update=0").status_code == 400
+
+
+def test_the_parts_of_a_run_are_fetched_by_themselves(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    advance(project, run, 13)
+    for part, said in (("state", "Update 13 of 20"), ("figures", "Length run-away"), ("samples", "Update 13, the newest")):
+        found = manager.get(f"/manage/tuning/{run}/live/{part}")
+        assert said in words(found.text)
+        assert "data-rest" not in found.text
+    assert manager.get(f"/manage/tuning/{run}/live/everything").status_code == 400
+
+
+def test_a_finished_run_is_told_by_its_policy(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    policy = one(project, select(Run.result).where(Run.stage == "tune", Run.state == RunState.DONE))["policy"]
+    finish(project, run, policy)
+    html = manager.get(f"/manage/tuning/{run}").text
+    assert f"finished ppo 20 updates in 1 min 0 s. It made {policy}" in words(html)
+    assert "Update 20, the newest" in words(html)
+    assert "data-live" not in html
+    assert "Negative KL since update 1" in words(html)
+    assert all("data-rest" in manager.get(f"/manage/tuning/{run}/live/{part}").text for part in ("state", "figures", "samples"))
+    assert f"/manage/tuning/{run}" in manager.get("/").text
+    assert "/manage/tuning/" in manager.get("/manage/rounds/1").text
+    shutil.rmtree(project.artifacts / policy)
+    record.of_policy.cache_clear()
+    assert f"there is no artifact {policy}" in words(manager.get(f"/manage/tuning/{run}").text)
+
+
+def test_a_run_that_told_nothing_yet_and_one_that_is_none(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    with project.database.write() as session:
+        row = session.get_one(Run, run)
+        shutil.rmtree(project.root / "runs")
+        row.progress = {}
+    said = words(manager.get(f"/manage/tuning/{run}").text)
+    assert "The first update is under way" in said
+    assert "None yet" in said
+    assert manager.get("/manage/tuning/none").status_code == 404
+    other = one(project, select(Run.id).where(Run.stage == "reward"))
+    assert manager.get(f"/manage/tuning/{other}").status_code == 404
+
+
+def test_what_a_model_says_does_nothing_on_the_page(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    keep_checkpoint(project, one(project, select(Run.key).where(Run.id == run)), 12, says="\n\n<script>hit(1)</script><img src=x onerror=hit(2)>")
+    html = manager.get(f"/manage/tuning/{run}").text
+    assert html.count("&lt;script&gt;") == 5
+    assert "<script>" not in html
+    assert "<img src=x" not in html
+
+
+def test_long_steps_get_patience(app: FastAPI, project: Project) -> None:
+    """An update every 100 s: a run is taken for dead after 300 s without a sign of life."""
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    for silent, state in ((250, "under way"), (350, "silent")):
+        with project.database.write() as session:
+            row = session.get_one(Run, run)
+            row.seconds, row.heartbeat_at = 1200.0, now() - timedelta(seconds=silent)
+        assert f"Tuning the policy {state}" in words(manager.get(f"/manage/tuning/{run}").text)
 
 
 def test_the_loop_counts_who_is_at_work(app: FastAPI, project: Project) -> None:

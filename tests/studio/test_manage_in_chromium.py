@@ -10,10 +10,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from sqlalchemy import select
 
-from studio.filled import SET, advance, fill, run_under_way, studio_of_managers
+from studio.filled import SET, advance, fill, finish, run_under_way, studio_of_managers
 from truing.store.clock import now
 from truing.store.project import Project, create_project, open_project
-from truing.store.tables import Annotator, Prompt, Question, QuestionSet
+from truing.store.tables import Annotator, Prompt, Question, QuestionSet, Run, RunState
 from truing.studio.auth import COOKIE, begin_session
 from visitors import served, signed_in
 
@@ -64,10 +64,12 @@ def pages_of(project: Project) -> list[str]:
         a_set = session.scalars(select(QuestionSet.id).where(QuestionSet.name == SET)).first()
         person = session.scalars(select(Annotator.id).where(Annotator.name == "Ana")).first()
         prompt = session.scalars(select(Prompt.id)).first()
+        tuned = session.scalars(select(Run.id).where(Run.stage == "tune", Run.state == RunState.DONE)).first()
     return [
         "/", "/manage/sets", "/manage/sets/new", f"/manage/sets/{a_set}", "/manage/import", "/manage/people", f"/manage/people/{person}", "/manage/tokens",
         "/manage/quality", "/manage/adjudicate", "/manage/prompts", f"/manage/prompts/{prompt}", "/manage/samples", "/manage/judgements",
         f"/manage/questions/{question}", f"/manage/questions/{rating}", "/manage/rounds", "/manage/rounds/1", "/manage/rounds/1/report",
+        f"/manage/tuning/{tuned}", f"/manage/tuning/{run_under_way(project)}",
     ]  # fmt: skip
 
 
@@ -143,6 +145,41 @@ def test_the_loop_lives_and_rests_in_a_hidden_tab(browser: "Browser", filled: Pr
     page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
     advance(filled, run, 18)
     page.get_by_text("18 of 20").wait_for(timeout=10_000)
+    context.close()
+    assert complaints == []
+
+
+def test_a_tuning_run_is_watched_to_its_end(browser: "Browser", filled: Project, address: str) -> None:
+    complaints: list[str] = []
+    context = context_of(browser, filled, address, width=1280)
+    page = watched(context, complaints)
+    run = run_under_way(filled)
+    page.goto(f"{address}/manage/tuning/{run}")
+    page.get_by_text("Update 12 of 20").wait_for()
+    advance(filled, run, 15)
+    page.get_by_text("Update 15 of 20").wait_for(timeout=10_000)
+    page.get_by_text("Update 15, the newest").wait_for(timeout=10_000)
+    page.get_by_role("img", name="Score").filter(has=page.locator("text=15")).wait_for(timeout=10_000)
+    earlier = page.get_by_role("link", name="Earlier")
+    earlier.focus()
+    advance(filled, run, 16)
+    page.get_by_text("Update 16, the newest").wait_for(timeout=10_000)
+    assert page.evaluate("document.activeElement.id") == "earlier"  # whoever steps by keyboard keeps their place
+    page.keyboard.press("Enter")
+    page.get_by_text("Update 15.").wait_for()
+    advance(filled, run, 17)
+    page.get_by_text("Update 17 of 20").wait_for(timeout=10_000)
+    assert page.get_by_text("Update 15.").is_visible()
+    with filled.database.read() as session:
+        policy = session.scalars(select(Run.result).where(Run.stage == "tune", Run.state == RunState.DONE)).first()
+    assert policy is not None
+    finish(filled, run, policy["policy"])
+    page.get_by_text("20 updates in").wait_for(timeout=10_000)
+    assert page.get_by_text("Update 15.").is_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(4500)
+    assert asked == []  # it rests
     context.close()
     assert complaints == []
 

@@ -104,6 +104,8 @@ ROUTES: dict[str, Row] = {
     "GET /manage/samples": MANAGERS,
     "GET /manage/judgements": MANAGERS,
     "GET /manage/questions/{question_id}": SHARED,
+    "GET /manage/tuning/{run_id}": SHARED,
+    "GET /manage/tuning/{run_id}/live/{part}": SHARED,
     "GET /manage/rounds": MANAGERS,
     "GET /manage/rounds/{number}": SHARED,
     "POST /manage/rounds/{number}/report": SHARED,

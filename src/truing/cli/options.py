@@ -53,8 +53,8 @@ def newest_turn(folder: Path, overrides: list[str] | None, json: bool, force: bo
         yield Turn(opened, seed=seed, new=new)
 
 
-def between(number: dict[str, Any]) -> str:
-    value, low, high = (share(number[part], 3) for part in ("value", "low", "high"))
+def between(number: dict[str, Any], digits: int = 3) -> str:
+    value, low, high = (share(number[part], digits) for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from truing.cli.options import HERE, Force, Json, Seed, Set, Where, interruptible, newest_turn, opened_project
-from truing.console import result, say, speak_json
+from truing.cli.options import HERE, Force, Json, Seed, Set, Where, between, interruptible, newest_turn, opened_project, share
+from truing.console import hush, result, say, show_table, show_views, speak_json
 
 if TYPE_CHECKING:
     from truing.artifacts import Artifact
@@ -19,18 +19,49 @@ app.add_typer(round_app, name="round")
 
 @app.command()
 def tune(
-    algorithm: Annotated[str | None, typer.Option(help="ppo or rloo.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="ppo, reinforce, rloo, grpo, best-of-n, q-learning; dpo, sft.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stop once a failure is certain, and keep the best policy before it (tune.watch).")] = False,
+    sweep: Annotated[list[str] | None, typer.Option(metavar="tune.KEY=A,B,C", help="Try every combination of such values; may be given several times.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many combinations a sweep tries (default: all).")] = None,
+    view: Annotated[bool, typer.Option("--view", help="Watch it in the terminal: curves, named failures and the newest sampled answers.")] = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Tune the policy against the round's reward model."""
+    """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote.
+
+    Several processes share the work where torchrun starts them: torchrun --nproc-per-node 2 -m truing tune.
+    """
+    from truing.policy.team import joined
+    from truing.rounds import follow_tuning
+
+    with joined() as team:
+        if team.rank == 0:
+            _tune(algorithm, watch, sweep, trials, view, project, set_, force, json)
+        else:
+            with opened_project(project, set_, json) as opened:
+                hush()
+                follow_tuning(opened)
+
+
+def _tune(
+    algorithm: str | None, watch: bool, sweep: list[str] | None, trials: int | None, view: bool, project: Path, set_: list[str] | None, force: bool, json: bool,
+) -> None:  # fmt: skip
     from truing.rounds import tune_policy
 
-    with newest_turn(project, set_, json, force) as turn:
+    overrides = [*(set_ or []), *(["tune.watch=true"] if watch else [])]
+    with newest_turn(project, overrides, json, force) as turn:
+        show_views(view)
+        if sweep or trials is not None:
+            result(_swept(turn, algorithm, sweep or [], trials, overrides))
+            return
         policy = tune_policy(turn, algorithm)
         facts = policy.facts
-        say(
-            f"{policy.id}: score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates", then="truing evaluate"
-        )
+        if not facts["updates"]:
+            came_to = "as it began"
+        elif "objective/kl" in facts:
+            came_to = f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates"
+        else:
+            came_to = f"loss {facts['policy/loss']:.3f} after {facts['updates']} updates"
+        say(f"{policy.id}: {came_to}", then="truing evaluate")
         result({"policy": policy.id, **facts})
 
 
@@ -136,6 +167,30 @@ def demo(
     speak_json(json)
     with interruptible():
         result(run_demo(folder, seed, set_ or []))
+
+
+def _swept(turn: "Turn", algorithm: str | None, sweep: list[str], trials: int | None, overrides: list[str]) -> dict[str, Any]:
+    """A search over settings, told as a table, a page and JSON."""
+    from truing.sweep.page import write_page
+    from truing.sweep.search import as_json, run_sweep
+    from truing.sweep.space import command, parse_space, worded
+
+    found = run_sweep(turn, parse_space(turn.project, algorithm, sweep), trials)
+    rows = [
+        [trial.number, *map(worded, trial.choice.values()), between(trial.measured.score, 2), between(trial.measured.kl_nats, 1),
+         share(trial.measured.length, 1), share(trial.measured.eos_rate), ", ".join(trial.measured.findings) or ("front" if trial.front else "")]
+        for trial in found.ranked()
+    ]  # fmt: skip
+    show_table(["trial", *found.space.values, "score", "KL", "tokens", "ends", ""], rows)
+    then = None if found.best is None else command(found.best.choice, algorithm, overrides)
+    path = write_page(turn.project, found, then)
+    said = (
+        "take none: without a finding, no score can be told from the base's"
+        if found.best is None
+        else f"take trial {found.best.number}: the least KL of those whose score can't be told from the highest"
+    )
+    say(f"{said} (the base's score: {share(found.base.score)}); the page is at {path}", then=then)
+    return {**as_json(found), "report": str(path)}
 
 
 def _whole_round(turn: "Turn") -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Sources:
         place = self.artifacts[stage].path / name if stage in self.artifacts else None
         if place is None or not place.exists():
             return []
-        return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [json.loads(line) for line in place.read_text(encoding="utf-8").split("\n") if line.strip()]
 
     def prompt_texts(self, ids: Iterable[str]) -> dict[str, str]:
         """The texts of prompts by id."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from truing.errors import UserError
+from truing.models.packed import Tree, pack
 from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 
@@ -76,19 +77,18 @@ def _check_length(trunk: Trunk, longest_prompt: int, max_new_tokens: int) -> Non
 
 @torch.no_grad()
 def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], steps: int, temperature: float) -> list[Response]:
-    noise = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds])  # (B, steps)
+    # (B, steps), drawn on the CPU, so that a seed means the same everywhere.
+    noise = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]).to(trunk.device)
     unique = sorted({tuple(prompt) for prompt in prompts})
     row_of = {prompt: row for row, prompt in enumerate(unique)}
-    cache, hidden, looks = _read_prompts(trunk, unique, steps)
-    rows = torch.tensor([row_of[tuple(prompt)] for prompt in prompts])
-    cache.select(rows)
-    hidden, looks, positions = hidden[rows], looks[rows], torch.tensor([len(prompt) for prompt in prompts])
+    decoding = Decoding(trunk, unique, steps) if trunk.splits else PaddedDecoding(trunk, unique, steps)
+    decoding.select(torch.tensor([row_of[tuple(prompt)] for prompt in prompts], device=trunk.device))
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
     plain: list[list[float]] = [[] for _ in prompts]
-    alive = torch.arange(len(prompts))  # which sample each row of the batch is
+    alive = torch.arange(len(prompts), device=trunk.device)  # which sample each row of the batch is
     for step in range(steps):
-        logits = trunk.logits(hidden)
+        logits = trunk.logits(decoding.hidden)
         chosen, *found = draw(logits, noise[alive, step], temperature)
         going = []
         for row, (sample, token, logprob, plain_logprob) in enumerate(zip(alive.tolist(), chosen.tolist(), *(part.tolist() for part in found), strict=True)):
@@ -102,12 +102,10 @@ def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequ
         if not going or step == steps - 1:
             break
         if len(going) <= KEEP * len(alive):
-            rows = torch.tensor(going)
-            cache.select(rows)
-            alive, chosen, looks, positions = alive[rows], chosen[rows], looks[rows], positions[rows]
-        seen = cache.get_seq_length() + 1
-        hidden = trunk.step(chosen[:, None], looks[:, None, None, :seen], positions[:, None], cache)[:, -1]
-        positions = positions + 1
+            rows = torch.tensor(going, device=trunk.device)
+            decoding.select(rows)
+            alive, chosen = alive[rows], chosen[rows]
+        decoding.step(chosen)
     return [Response(*found, found[0][-1] in trunk.eos_ids) for found in zip(tokens, logprobs, plain, strict=True)]
 
 
@@ -138,7 +136,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, T
     goal = uniform[:, None] * total
     block = torch.searchsorted(up_to, goal, right=True).clamp_(max=blocks - 1)  # (B, 1)
     before = torch.where(block > 0, up_to.gather(1, (block - 1).clamp_(min=0)), 0.0)
-    inside = by_block[torch.arange(rows), block[:, 0]].double().cumsum(1)  # (B, BLOCK)
+    inside = by_block[torch.arange(rows, device=logits.device), block[:, 0]].double().cumsum(1)  # (B, BLOCK)
     place = torch.searchsorted(inside, goal - before, right=True)
     # Rounding may carry the goal past the block's last possible token: then that one is meant.
     last = (inside < inside[:, -1:]).sum(1, keepdim=True)
@@ -148,25 +146,76 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, T
     return token, logprobs, plain
 
 
-def _read_prompts(trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> tuple["_Cache", Tensor, Tensor]:
-    """Run the prompts, padded on the left, through the model.
+class Decoding:
+    """Sequences that grow by a token at a time, in a model whose layers can be run on rows of tokens: prompts are read without padding, and then stand in
+    buffers that end where answers begin.
 
-    Returns:
-        the filled cache; (P, H) states that predict the first response token; (P, S + steps) bool, False on padding.
+    Attributes:
+        hidden: (B, H) states that predict the next token.
     """
-    longest = max(len(prompt) for prompt in prompts)
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts])
-    input_ids = torch.tensor([[*[trunk.pad_id] * (longest - len(prompt)), *prompt] for prompt in prompts])
-    places = torch.arange(longest)
-    real = places >= padding[:, None]  # (P, S)
-    causal = places[:, None] >= places
-    # A pad sees itself, so that its row of attention isn't empty (softmax over nothing is NaN); nothing real sees a pad.
-    mask = (causal & real[:, None, :]) | torch.eye(longest, dtype=torch.bool)
-    positions = (places - padding[:, None]).clamp(min=0)
-    cache = _Cache(trunk.layers, longest + steps)
-    hidden = trunk.step(input_ids, mask[:, None], positions, cache)[:, -1]
-    looks = torch.nn.functional.pad(real, (0, steps), value=True)
-    return cache, hidden, looks
+
+    def __init__(self, trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
+        self.trunk = trunk
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=trunk.device)
+        self.length, ends = int(lengths.max()), lengths.cumsum(0)
+        capacity = self.length + steps
+        padding = self.length - lengths  # of each, on the left
+        from_row = (torch.arange(self.length, device=trunk.device) - padding[:, None]).clamp(min=0) + (ends - lengths)[
+            :, None
+        ]  # (P, length); a pad is like the first token
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+        def keep(key: Tensor, value: Tensor) -> None:
+            for kept, states in ((self.keys, key), (self.values, value)):
+                kept.append(states.new_zeros(len(prompts), states.shape[1], capacity, states.shape[2]))
+                kept[-1][:, :, : self.length] = states[from_row].transpose(1, 2)
+
+        packed = pack([Tree(prompt, ()) for prompt in prompts], trunk.pad_id, device=trunk.device, fill=False)
+        self.hidden = trunk.hidden_layers(packed, [trunk.layers], keep=keep)[trunk.layers][ends - 1]
+        self.positions = lengths
+        self.looks = torch.arange(capacity, device=trunk.device) >= padding[:, None]  # (P, capacity)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        self.keys, self.values = ([states[rows] for states in kept] for kept in (self.keys, self.values))
+        self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
+
+    def step(self, tokens: Tensor) -> None:
+        """One more token of each, (B,)."""
+        self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, self.looks[:, : self.length + 1])
+        self.length += 1
+        self.positions = self.positions + 1
+
+
+class PaddedDecoding:
+    """The same in any other model, by transformers' own layers; prompts are padded on the left."""
+
+    def __init__(self, trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
+        self.trunk = trunk
+        longest = max(len(prompt) for prompt in prompts)
+        padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=trunk.device)
+        input_ids = torch.tensor([[*[trunk.pad_id] * (longest - len(prompt)), *prompt] for prompt in prompts], device=trunk.device)
+        places = torch.arange(longest, device=trunk.device)
+        real = places >= padding[:, None]  # (P, S)
+        causal = places[:, None] >= places
+        # A pad sees itself, so that its row of attention isn't empty (softmax over nothing is NaN); nothing real sees a pad.
+        mask = (causal & real[:, None, :]) | torch.eye(longest, dtype=torch.bool, device=trunk.device)
+        self.cache = _Cache(trunk.layers, longest + steps)
+        self.hidden = trunk.step(input_ids, mask[:, None], (places - padding[:, None]).clamp(min=0), self.cache)[:, -1]
+        self.positions = longest - padding
+        self.looks = torch.nn.functional.pad(real, (0, steps), value=True)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        self.cache.select(rows)
+        self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
+
+    def step(self, tokens: Tensor) -> None:
+        """One more token of each, (B,)."""
+        seen = self.cache.get_seq_length() + 1
+        self.hidden = self.trunk.step(tokens[:, None], self.looks[:, None, None, :seen], self.positions[:, None], self.cache)[:, -1]
+        self.positions = self.positions + 1
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]

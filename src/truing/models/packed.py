@@ -9,6 +9,8 @@ Shapes: N tokens of all, T of a tree, h heads of queries, g of keys and values, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -40,15 +42,68 @@ class Tree(NamedTuple):
 @dataclass(frozen=True)
 class Packed:
     """Attributes:
-    input_ids, positions: (N,).
+    input_ids, positions: (N,), where the model is. What is said of responses (`mask`, `rectangle`) is small, and stands on the CPU.
     trees: of each tree the tokens of its prompt and of each of its responses. What the row has beyond them fills it.
     spans: of each response in the order of the trees. Of a response without tokens, the last token of its prompt.
+    whole: whether attention asks for a prompt and all its responses at once; None: where something is learned. See `attend`.
     """
 
     input_ids: Tensor
     positions: Tensor
     trees: list[tuple[int, ...]]
     spans: list[Span]
+    whole: bool | None = None
+
+    def predicting(self, hidden: Tensor) -> Tensor:
+        """(R, H) from (N, H): the hidden state just before each response token, which predicts it, response after response."""
+        return hidden[self._predicting]
+
+    def reading(self, hidden: Tensor) -> Tensor:
+        """(R, H) from (N, H): the hidden state at each response token, which has read it."""
+        return torch.cat([hidden[start:end] for (start, end), length in zip(self.spans, self.lengths, strict=True) if length])
+
+    def response_states(self, hidden: Tensor) -> list[Tensor]:
+        """(T, H) from (N, H) for each response: its tokens' states; of a response without tokens the prompt's last."""
+        return [hidden[start:end] for start, end in self.spans]
+
+    @cached_property
+    def _predicting(self) -> Tensor:
+        """(R,) the place before each response token: the last of the prompt, then the token before."""
+        places: list[int] = []
+        start = 0
+        for prompt, *responses in self.trees:
+            border = start + prompt
+            start = border
+            for length in responses:
+                places += ([border - 1] if length else []) + list(range(start, start + length - 1))
+                start += length
+        return torch.tensor(places, dtype=torch.long, device=self.input_ids.device)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(R,) the response tokens."""
+        spans = [self.input_ids[start:end] for (start, end), length in zip(self.spans, self.lengths, strict=True) if length]
+        return torch.cat(spans) if spans else self.input_ids[:0]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each response."""
+        return [length for _, *responses in self.trees for length in responses]
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its response together."""
+        return max(prompt + max(responses, default=0) for prompt, *responses in self.trees)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, T) True on response tokens."""
+        lengths = torch.tensor(self.lengths)
+        return torch.arange(int(lengths.max())) < lengths[:, None]
+
+    def rectangle(self, values: Tensor) -> Tensor:
+        """(B, T) from (R,): a value for each response token put where `mask` is True, 0 elsewhere."""
+        return torch.zeros(self.mask.shape, dtype=values.dtype).masked_scatter(self.mask, values.cpu())
 
     @cached_property
     def masks(self) -> list[Tensor]:
@@ -56,11 +111,21 @@ class Packed:
         return [_sees(lengths).to(self.input_ids.device) for lengths in self.trees]
 
 
-def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
+def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tree]:
+    """Prompts with their responses, in order: those that stand together with one prompt are one tree."""
+    rows = zip(map(tuple, prompts), map(tuple, responses), strict=True)
+    return [Tree(prompt, tuple(response for _, response in own)) for prompt, own in groupby(rows, key=itemgetter(0))]
+
+
+def pack(trees: Sequence[Tree], pad_id: int, *, device: torch.device | None = None, whole: bool | None = None, fill: bool = True) -> Packed:
     """Trees in one row.
 
     The row is filled up to a number of tokens of which a matrix product gives each row the same bits wherever it stands: kernels for few rows, and for the
     last odd ones, add in another order.
+
+    Args:
+        device: where the model is; None: the CPU.
+        fill: False leaves it as short as it is, for a reader to whom last bits are nothing.
 
     Raises:
         ValueError: a prompt is empty.
@@ -78,10 +143,11 @@ def pack(trees: Sequence[Tree], pad_id: int) -> Packed:
             spans.append(Span(len(ids), len(ids) + len(response)) if response else Span(border - 1, border))
             ids += response
             positions += range(len(prompt), len(prompt) + len(response))
-    rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS)
+    rows = max(-(-len(ids) // ROW_STEP) * ROW_STEP, LEAST_ROWS) if fill else len(ids)
     positions += [0] * (rows - len(ids))
     ids += [pad_id] * (rows - len(ids))
-    return Packed(torch.tensor(ids), torch.tensor(positions), [(len(tree.prompt), *map(len, tree.responses)) for tree in trees], spans)
+    sizes = [(len(tree.prompt), *map(len, tree.responses)) for tree in trees]
+    return Packed(torch.tensor(ids, device=device), torch.tensor(positions, device=device), sizes, spans, whole)
 
 
 def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
@@ -103,11 +169,12 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Pa
     """(N, h, D) from query (N, h, D), key and value (N, g, D): a token sees its prompt and what stands before it in its own response.
 
     Where nothing is learned, each response is asked alone, so that its numbers are the same to the bit whatever siblings it has; where something is, a prompt
-    and all its responses are asked at once, which is faster both ways and the same to rounding.
+    and all its responses are asked at once, which is faster both ways and the same to rounding. `packed.whole` says it for a pass without a gradient that is
+    to have the same bits as one with it.
     """
     sizes = [sum(lengths) for lengths in packed.trees]
     *trees, (filling, _, _) = zip(*(states.split([*sizes, len(query) - sum(sizes)]) for states in (query, key, value)), strict=True)
-    if query.requires_grad:
+    if query.requires_grad if packed.whole is None else packed.whole:
         found = [_attend(q, k, v, scaling, mask.to(q.dtype)) for (q, k, v), mask in zip(trees, packed.masks, strict=True)]
     else:
         found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in _apart(q, k, v, scaling, lengths)]

@@ -2,30 +2,64 @@
 
 The same sums as transformers' modules, in fewer passes over memory: outside the matrix products a small model on a CPU spends its time there.
 
-Shapes: N tokens of a row, H hidden, h heads of queries, g of keys and values, D numbers of a head.
+Shapes: N tokens of a row, B sequences that grow by a token at a time, S tokens that each may have, H hidden, h heads of queries, g of keys and values, D
+numbers of a head.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from truing.models.packed import Packed, attend
 
+Keep = Callable[[Tensor, Tensor], None]
 
-def layer_forward(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, packed: Packed) -> Tensor:
+
+def layer_forward(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, packed: Packed, keep: Keep | None = None) -> Tensor:
     """(N, H) after a transformer layer from (N, H) before it.
 
     Args:
         cos, sin: (N, D) of the rotary embedding at each token's position.
+        keep: is given the layer's keys and values, (N, g, D).
     """
     own = layer.self_attn
-    inner = norm(layer.input_layernorm, states)
-    query, key, value = (project(inner).unflatten(-1, (-1, own.head_dim)) for project in (own.q_proj, own.k_proj, own.v_proj))  # (N, h or g, D)
-    mixed = attend(rotate(query, cos, sin), rotate(key, cos, sin), value, own.scaling, packed)
+    query, key, value = _projected(layer, states, cos, sin)
+    if keep is not None:
+        keep(key, value)
+    mixed = attend(query, key, value, own.scaling, packed)
     states = states + own.o_proj(mixed.flatten(1))
     found: Tensor = states + layer.mlp(norm(layer.post_attention_layernorm, states))
     return found
+
+
+def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor) -> Tensor:
+    """(B, H) after a transformer layer from (B, H) before it, one more token of each sequence; its keys and values are written into the buffers.
+
+    Args:
+        cos, sin: (B, D) of the rotary embedding at each token's position.
+        keys, values: (B, g, S, D).
+        at: the place of the new token, the same in every sequence.
+        mask: (B, 1, 1, at + 1) bool, True where it may look.
+    """
+    own = layer.self_attn
+    query, key, value = _projected(layer, states, cos, sin)
+    keys[:, :, at], values[:, :, at] = key, value
+    together = query.unflatten(1, (key.shape[1], -1))  # (B, g, h / g, D): the heads that share keys ask as if they were tokens
+    mixed = scaled_dot_product_attention(together, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=mask, scale=own.scaling)
+    states = states + own.o_proj(mixed.flatten(1))
+    found: Tensor = states + layer.mlp(norm(layer.post_attention_layernorm, states))
+    return found
+
+
+def _projected(layer: Any, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N, h, D), (N, g, D) and (N, g, D): queries and keys, turned, and values."""
+    own = layer.self_attn
+    inner = norm(layer.input_layernorm, states)
+    query, key, value = (project(inner).unflatten(-1, (-1, own.head_dim)) for project in (own.q_proj, own.k_proj, own.v_proj))
+    return rotate(query, cos, sin), rotate(key, cos, sin), value
 
 
 def norm(module: Any, states: Tensor) -> Tensor:

@@ -15,6 +15,12 @@ from truing.models.registry import cache_folder
 WORTH_IT = 1.3  # bf16 rounds more: it must be at least this much faster to be taken
 
 
+def fastest_device() -> torch.device:
+    """A CUDA device where this process may see one (CUDA_VISIBLE_DEVICES says which, or, empty, none), of several its own by its place in a team; else
+    the CPU."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def fastest_dtype() -> torch.dtype:
     """bf16 where its matrix products are clearly faster than fp32's, else fp32."""
     if torch.cuda.is_available():
@@ -38,7 +44,8 @@ def bf16_speedup() -> float:
 
 def machine() -> str:
     """What a measurement ran on, in words."""
-    return f"{_cpu_name()} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{_cpu_name()} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:

@@ -30,10 +30,15 @@ class Batch:
         return self.prompt_lengths + self.response_lengths
 
     @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its response together."""
+        return int(self.lengths.max())
+
+    @property
     def mask(self) -> Tensor:
         """(B, T) True on response tokens."""
         longest = int(self.response_lengths.max())
-        return torch.arange(longest, device=self.input_ids.device) < self.response_lengths[:, None]
+        return torch.arange(longest) < self.response_lengths[:, None]
 
     @property
     def targets(self) -> Tensor:
@@ -51,16 +56,24 @@ class Batch:
     def rectangle(self, values: Tensor) -> Tensor:
         """(B, T) from (N,): a value for each response token put where `mask` is True, 0 elsewhere."""
         mask = self.mask
-        return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+        return torch.zeros(mask.shape, dtype=values.dtype).masked_scatter(mask, values.cpu())
+
+    def response_states(self, hidden: Tensor) -> list[Tensor]:
+        """(T, H) from (B, L, H) for each response: its tokens' states; of a response without tokens the prompt's last."""
+        ends = zip(self.lengths.tolist(), self.response_lengths.tolist(), strict=True)
+        return [row[end - max(length, 1) : end] for row, (end, length) in zip(hidden, ends, strict=True)]
 
     def _flat(self, shift: int) -> Tensor:
         """(N,) places of the response tokens in the flattened (B * L) batch."""
         rows, steps = self.mask.nonzero(as_tuple=True)
-        return rows * self.input_ids.shape[1] + self.prompt_lengths[rows] + steps + shift
+        return (rows * self.input_ids.shape[1] + self.prompt_lengths[rows] + steps + shift).to(self.input_ids.device)
 
 
-def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad_id: int, *, device: torch.device | None = None) -> Batch:
     """Token ids → a batch.
+
+    Args:
+        device: where the model is; None: the CPU.
 
     Raises:
         ValueError: a prompt is empty, so that nothing predicts the first response token.
@@ -69,7 +82,7 @@ def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]
         raise ValueError("a prompt without tokens")
     longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
     rows = [[*prompt, *response, *[pad_id] * (longest - len(prompt) - len(response))] for prompt, response in zip(prompts, responses, strict=True)]
-    return Batch(torch.tensor(rows), torch.tensor([len(prompt) for prompt in prompts]), torch.tensor([len(response) for response in responses]))
+    return Batch(torch.tensor(rows, device=device), torch.tensor([len(prompt) for prompt in prompts]), torch.tensor([len(response) for response in responses]))
 
 
 def length_buckets(lengths: Sequence[int], size: int) -> list[list[int]]:

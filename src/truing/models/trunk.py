@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -15,19 +15,30 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from truing.errors import UserError
+from truing.errors import SettingError, UserError
 from truing.models.lora import speed_up
-from truing.models.packed import Packed
-from truing.models.plain_layers import layer_forward, norm
-from truing.models.precision import fastest_dtype
+from truing.models.packed import Packed, pack, trees_of
+from truing.models.plain_layers import Keep, layer_forward, layer_step, norm
+from truing.models.precision import fastest_device, fastest_dtype
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
+from truing.models.whole import WholeWeights, bare, saved
+
+Rows = Batch | Packed
+
+
+class Lower(NamedTuple):
+    """States after the first `layers` layers, (N, H)."""
+
+    layers: int
+    states: Tensor
+
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 class Trunk:
-    """A base language model and its adapters.
+    """A base language model and its adapters; an adapter is LoRA, or whole: weights of its own in the place of the base's.
 
     Attributes:
         name: what the registry resolved.
@@ -50,7 +61,13 @@ class Trunk:
         self.head: nn.Linear = model.get_output_embeddings()
         self._body = model.get_decoder()
         self._peft: PeftModel | None = None
+        self._whole: dict[str, WholeWeights] = {}
         self._active: str | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.head.weight.device
 
     @property
     def hidden_size(self) -> int:
@@ -71,9 +88,10 @@ class Trunk:
     def fingerprint(self) -> str:
         """A short hash of these very weights and their type, for caches and manifests."""
         digest = hashlib.sha256(str(self.dtype).encode())
-        for key, value in self._named():
-            if "lora_" not in key:
-                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        with self.using(None):
+            for key, value in self._named():
+                if "lora_" not in key:
+                    digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()[:16]
 
     def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
@@ -92,67 +110,50 @@ class Trunk:
         """What a person reads: the tokens decoded, special ones left out."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True)).strip()
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """(B, L, H) states after the last layer and the final norm, under the adapter that is on."""
-        output: Tensor = self._body(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        return output
+    def rows(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, whole: bool | None = None) -> Rows:
+        """Prompts and responses as the model runs them: in one row of tokens where its layers can be run that way, else padded.
 
-    def lower(self, batch: Batch, layers: int) -> Tensor:
-        """(B, L, H) states after the first `layers` layers. Where no adapter touches those, they are the same for every
-        role: run them once."""
-        with torch.no_grad():
-            return self._through(batch, self._body.embed_tokens(batch.input_ids), slice(0, layers))
-
-    def upper(self, batch: Batch, lower: Tensor, layers: int) -> Tensor:
-        """What `hidden` gives, going on from `lower(batch, layers)`, under the adapter that is on."""
-        output: Tensor = self._body.norm(self._through(batch, lower, slice(layers, None)))
-        return output
+        Args:
+            whole: see `Packed`.
+        """
+        if self.splits:
+            return pack(trees_of(prompts, responses), self.pad_id, device=self.device, whole=whole)
+        return collate(prompts, responses, self.pad_id, device=self.device)
 
     @cached_property
     def splits(self) -> bool:
-        """Whether `lower` and `upper` know this model: plain causal layers between an embedding and a norm (Llama, Qwen
-        2, Mistral without a window)."""
+        """Whether this model's layers can be run on one row of tokens, and from any layer on: plain causal ones between an embedding and a norm (Llama,
+        Qwen 2, Mistral without a window)."""
         window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
         return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
 
-    def packed_layers(self, packed: Packed, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Layer → (N, H), as `hidden_layers`, of prompts and responses in one row, under the adapter that is on. Only for a model that `splits`."""
-        states = self._body.embed_tokens(packed.input_ids)
-        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=packed.positions[None]))
-        found = {}
-        for place, layer in enumerate(self._body.layers[: max(layers)], 1):
-            states = layer_forward(layer, states, cos, sin, packed)
+    def hidden(self, rows: Rows) -> Tensor:
+        """(B, L, H) or (N, H) states after the last layer and the final norm, under the adapter that is on."""
+        if isinstance(rows, Packed):
+            return self.hidden_layers(rows, [self.layers])[self.layers]
+        output: Tensor = self._body(input_ids=rows.input_ids, use_cache=False).last_hidden_state
+        return output
+
+    def hidden_layers(self, rows: Rows, layers: Sequence[int], *, lower: Lower | None = None, keep: Keep | None = None) -> dict[int, Tensor]:
+        """Layer → (B, L, H) or (N, H), under the adapter that is on. Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
+        the final norm applied.
+
+        Args:
+            lower: states after some layer to go on from. Where no adapter touches the layers below, they are the same for every role: run them once. Only
+                for a model that `splits`.
+            keep: is given each layer's keys and values, (N, g, D), in turn. Only for a model that `splits`.
+        """
+        if not isinstance(rows, Packed):
+            every = self._body(input_ids=rows.input_ids, use_cache=False, output_hidden_states=True).hidden_states
+            return {layer: every[layer] for layer in layers}
+        done, states = (0, self._body.embed_tokens(rows.input_ids)) if lower is None else lower
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=rows.positions[None]))
+        found = {done: states} if done in layers else {}
+        for place, layer in enumerate(self._body.layers[done : max(layers)], done + 1):
+            states = layer_forward(layer, states, cos, sin, rows, keep)
             if place in layers:
                 found[place] = norm(self._body.norm, states) if place == self.layers else states
         return found
-
-    def _rising(self, states: Tensor, positions: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-        """States after each of some layers; nothing above the highest one is run."""
-        found, done = {}, 0
-        for layer in sorted(set(layers)):
-            states = self._between(states, positions, slice(done, layer))
-            found[layer] = self._body.norm(states) if layer == self.layers else states
-            done = layer
-        return found
-
-    def _through(self, batch: Batch, states: Tensor, chosen: slice) -> Tensor:
-        return self._between(states, torch.arange(batch.input_ids.shape[1])[None], chosen)
-
-    def _between(self, states: Tensor, positions: Tensor, chosen: slice) -> Tensor:
-        embeddings = self._body.rotary_emb(states, position_ids=positions)
-        for layer in self._body.layers[chosen]:
-            states = layer(
-                states, attention_mask=None, position_embeddings=embeddings, position_ids=positions, past_key_values=None, use_cache=False
-            )  # fmt: skip
-        return states
-
-    def hidden_layers(self, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-        """Layer → (B, L, H). Layer 0 is the embedding, layer i the output of the i-th transformer layer; the last has
-        the final norm applied."""
-        if not self.splits:
-            every = self._body(input_ids=batch.input_ids, use_cache=False, output_hidden_states=True).hidden_states
-            return {layer: every[layer] for layer in layers}
-        return self._rising(self._body.embed_tokens(batch.input_ids), torch.arange(batch.input_ids.shape[1])[None], layers)
 
     def logits(self, rows: Tensor) -> Tensor:
         """(N, V) fp32 from (N, H)."""
@@ -162,8 +163,8 @@ class Trunk:
     def normed(self, states: Tensor) -> Tensor:
         """(N, H) states of any layer after the model's final norm, as if the layers above weren't there."""
         norm = next(getattr(self._body, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(self._body, name))
-        output: Tensor = norm(states)
-        return output
+        output: Tensor = norm(states.to(self.device))
+        return output.to(states.device)
 
     def learnable(self) -> list[nn.Parameter]:
         """Every weight below the output matrix, made to learn. For a trunk of one's own: these are the base weights themselves."""
@@ -171,17 +172,31 @@ class Trunk:
         return list(self._body.parameters())
 
     def merged_weights(self, adapter: str | None) -> dict[str, Tensor]:
-        """Every weight below the output matrix by its name in the bare model, fp32, with an adapter's change added in."""
-        found = {name.replace(".base_layer.", "."): own.detach().float() for name, own in self._body.named_parameters() if "lora_" not in name}
+        """Every weight below the output matrix by its name in the bare model, fp32 on the CPU, with an adapter's change added in."""
+        found = {name.replace(".base_layer.", "."): own.detach().float().cpu() for name, own in self._body.named_parameters() if "lora_" not in name}
         if adapter is not None:
             for name, module in self._body.named_modules():
                 if isinstance(module, LoraLayer) and adapter in module.lora_A:
-                    found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float()
+                    found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float().cpu()
         return found
 
     def load_weights(self, file: Path) -> None:
         """Take up what `merged_weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))
+
+    def plain_step(self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor) -> Tensor:
+        """(B, H) states of one more token of each sequence; only for a model that `splits`.
+
+        Args:
+            tokens, positions: (B,).
+            keys, values: (B, g, S, D) of each layer; written at place `at`.
+            looks: (B, at + 1) bool, True where the token may look.
+        """
+        states = self._body.embed_tokens(tokens)
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=positions[None]))
+        for layer, own_keys, own_values in zip(self._body.layers, keys, values, strict=True):
+            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None])
+        return norm(self._body.norm, states)
 
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         """(B, Q, H) states of Q more tokens, given a key-value cache that is extended in place.
@@ -206,7 +221,8 @@ class Trunk:
         if window is None or (kinds is not None and "sliding_attention" not in kinds):
             return full
         queries, keys = mask.shape[-2:]
-        near = torch.arange(keys) > torch.arange(keys - queries, keys)[:, None] - window  # (Q, S)
+        places = torch.arange(keys, device=mask.device)
+        near = places > places[keys - queries :, None] - window  # (Q, S)
         slid = self._as_added(mask & near)
         return slid if kinds is None else {"full_attention": full, "sliding_attention": slid}
 
@@ -214,7 +230,7 @@ class Trunk:
         """PyTorch's attention takes a bool mask; transformers' eager attention adds one to the scores."""
         if self.model.config._attn_implementation != "eager":
             return mask
-        return torch.zeros(mask.shape, dtype=self.dtype).masked_fill_(~mask, torch.finfo(self.dtype).min)
+        return torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(~mask, torch.finfo(self.dtype).min)
 
     # Adapters ------------------------------------------------------------------------------------------------------
 
@@ -240,10 +256,32 @@ class Trunk:
                 self._peft.add_adapter(name, config)
         self._adapters_changed()
 
+    def add_whole(self, name: str, *, top_layers: int | None = None) -> None:
+        """A new adapter with every weight of its own. It starts as the base.
+
+        Args:
+            name: a role, e.g. "policy".
+            top_layers: only that many of the upper layers; None = all of the model, embeddings too.
+
+        Raises:
+            SettingError: the base isn't held in fp32. In bf16 steps of a usual learning rate round to nothing.
+        """
+        if self.dtype != torch.float32:
+            raise SettingError("every weight is to be tuned, and the base is held in bf16, where small steps are lost", fix="set model.dtype=fp32")
+        self._turn(None)
+        upper = None if top_layers is None else tuple(f"{bare(self._stack())}.{index}." for index in range(self.layers - top_layers, self.layers))
+        self._whole[name] = WholeWeights(self.model, lambda weight: upper is None or weight.startswith(upper))
+
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Open an adapter saved in PEFT's format under a role's name, replacing one of that name."""
-        if self._peft is not None and name in self._peft.peft_config:
+        """Open an adapter saved by `save_adapter`, or elsewhere in PEFT's format, under a role's name, replacing one of that name."""
+        if self.has_adapter(name):
             self.drop_adapter(name)
+        if (tensors := saved(folder)) is not None:
+            self._turn(None)
+            whole = WholeWeights(self.model, tensors.__contains__)
+            whole.load(tensors)
+            self._whole[name] = whole
+            return
         with _quiet_peft():
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
@@ -252,9 +290,12 @@ class Trunk:
         self._adapters_changed()
 
     def save_adapter(self, name: str, folder: Path) -> None:
-        """Write an adapter in PEFT's format, safetensors and JSON, straight into `folder`."""
+        """Write an adapter straight into `folder`: LoRA in PEFT's format, safetensors and JSON; a whole one as safetensors by the model's own names."""
         from peft import get_peft_model_state_dict
 
+        if name in self._whole:
+            self._whole[name].save(folder)
+            return
         assert self._peft is not None
         folder.mkdir(parents=True, exist_ok=True)
         weights = {key: value.detach().cpu().contiguous() for key, value in get_peft_model_state_dict(self._peft, adapter_name=name).items()}
@@ -269,6 +310,10 @@ class Trunk:
 
     def drop_adapter(self, name: str) -> None:
         """Forget an adapter."""
+        if name in self._whole:
+            self._turn(None)
+            del self._whole[name]
+            return
         assert self._peft is not None
         if list(self._peft.peft_config) == [name]:
             self.model = self._peft.unload()
@@ -280,16 +325,20 @@ class Trunk:
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
-        return self._peft is not None and name in self._peft.peft_config
+        return name in self._whole or (self._peft is not None and name in self._peft.peft_config)
 
     def adapter_parameters(self, name: str, *, below: int | None = None) -> list[nn.Parameter]:
         """The trainable tensors of an adapter, fp32, in a fixed order; with `below`, of that many lowest layers alone."""
+        if name in self._whole:
+            return list(self._whole[name].weights.values())
         wanted = None if below is None else tuple(f"{self._stack()}.{layer}." for layer in range(below))
         mine = ((key, parameter) for key, parameter in self._named() if f".{name}." in key and "lora_" in key)
         return [parameter for key, parameter in mine if wanted is None or key.startswith(wanted)]
 
     def adapter_state(self, name: str) -> dict[str, Tensor]:
         """The same tensors by name."""
+        if name in self._whole:
+            return {key: weight.data for key, weight in self._whole[name].weights.items()}
         return {key: parameter.data for key, parameter in self._named() if f".{name}." in key and "lora_" in key}
 
     @contextmanager
@@ -309,20 +358,20 @@ class Trunk:
         In bf16 the sum is rounded, so log-probabilities differ a little from the unmerged adapter's: what is trained on
         is recomputed unmerged.
         """
-        with self.using(None):
-            if name is None:
+        with self.using(name if name in self._whole else None):
+            if name is None or name in self._whole:
                 yield
                 return
-            kept: list[tuple[nn.Parameter, Tensor]] = []
+            kept: list[tuple[nn.Module, nn.Parameter]] = []
             try:
                 for layer in self._lora_layers(name):
-                    weight = layer.get_base_layer().weight
-                    kept.append((weight, weight.data))
-                    weight.data = (weight.data.float() + layer.get_delta_weight(name).float()).to(weight.dtype)
+                    base = layer.get_base_layer()
+                    kept.append((base, base.weight))
+                    base.weight = nn.Parameter((base.weight.float() + layer.get_delta_weight(name).float()).to(base.weight.dtype), requires_grad=False)
                 yield
             finally:
-                for weight, data in kept:
-                    weight.data = data
+                for base, weight in kept:
+                    base.weight = weight
 
     def _linear_names(self, top_layers: int) -> list[str]:
         """The linear layers inside the uppermost transformer layers."""
@@ -347,11 +396,15 @@ class Trunk:
         yield from self.model.named_parameters()
 
     def _turn(self, name: str | None) -> None:
+        if self._active in self._whole:
+            self._whole[self._active].step_out()
         self._active = name
+        if name in self._whole:
+            self._whole[name].step_in()
         if self._peft is None:
-            assert name is None, f"no adapter {name}"
+            assert name is None or name in self._whole, f"no adapter {name}"
             return
-        if name is None:
+        if name is None or name in self._whole:
             self._peft.base_model.disable_adapter_layers()
         else:
             self._peft.base_model.enable_adapter_layers()
@@ -367,14 +420,14 @@ def _quiet_peft() -> Iterator[None]:
 
 
 def open_trunk(settings: ModelSettings) -> Trunk:
-    """Load the base model of a project.
+    """Load the base model of a project, onto the GPU where there is one.
 
     Raises:
         UserError: there is no such model, its answers would never end, or it makes its logits in a way of its own.
     """
     dtype = fastest_dtype() if settings.dtype == "auto" else DTYPES[settings.dtype]
     model, tokenizer = load(settings.name, dtype)
-    trunk = Trunk(settings.name, model, tokenizer)
+    trunk = Trunk(settings.name, model.to(fastest_device()), tokenizer)
     _check_logits(trunk)
     return trunk
 
@@ -383,7 +436,7 @@ def open_trunk(settings: ModelSettings) -> Trunk:
 def _check_logits(trunk: Trunk) -> None:
     """Some families (Granite, Cohere) scale what the output matrix gives: their log-probabilities would be wrong
     without a word."""
-    batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id)
+    batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id, device=trunk.device)
     own = trunk.model(input_ids=batch.input_ids, use_cache=False).logits.float()
     ours = trunk.logits(trunk.hidden(batch))
     if (own - ours).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use

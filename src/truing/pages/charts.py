@@ -112,6 +112,51 @@ def estimates_chart(rows: Sequence[Estimate], *, label: str, x_name: str, curve:
     return _figure(parts, f"{label}: {'; '.join(said)}")
 
 
+class Mark(NamedTuple):
+    """A point in a plane.
+
+    Attributes:
+        name: a word that stands beside it.
+        bounds: of y, or None where nobody knows.
+        style: main, hollow, or quiet.
+    """
+
+    name: str
+    x: float
+    y: float
+    bounds: Point | None = None
+    style: str = "main"
+
+
+def scatter_chart(marks: Sequence[Mark], *, label: str, x_name: str, curve: Sequence[Point] = (), height: int = 2 * PLOT) -> Markup:
+    """Points of which two numbers are known, and a line through some of them.
+
+    Args:
+        marks:  at least one; values finite.
+        curve:  in order of x.
+        label:  what it shows, for who can't see it.
+        x_name: the unit of x.
+        height: of the plot in pixels, its axis labels not counted.
+    """
+    xs, ys = [mark.x for mark in marks], [y for mark in marks for y in (mark.y, *(mark.bounds or ()))]
+    across, up = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
+    x_at, y_at = _scale(across[0], across[-1], 100), _scale(up[-1], up[0], height)
+    parts = [*_grid(up, y_at), *_x_ticks([(tick, tick) for tick in across], x_at, x_name, height=height)]
+    if len(curve) > 1:
+        parts.append(_curve([(x_at(x) * GRID / 100, y_at(y)) for x, y in curve], "quiet", height))
+    said = []
+    for mark in marks:
+        x, y = _short(x_at(mark.x)), y_at(mark.y)
+        if mark.bounds is not None:
+            low, high = (_short(y_at(end)) for end in mark.bounds)
+            parts.append(Markup('<line class="whisker thin {3}" x1="{0}%" x2="{0}%" y1="{1}" y2="{2}"/>').format(x, high, low, mark.style))
+        said.append(f"{mark.name}: {_plain(mark.y)} at {x_name} {_plain(mark.x)}")
+        parts.append(_dot(x_at(mark.x), y, 5, mark.style, said[-1]))
+        away, anchor = (10, "start") if x_at(mark.x) < 90 else (-10, "end")  # a name stays within the plot
+        parts.append(Markup('<text x="{}%" y="{}" dx="{}" dy="0.35em" text-anchor="{}">{}</text>').format(x, _short(y), away, anchor, mark.name))
+    return _figure(parts, f"{label}: {'; '.join(said)}", height)
+
+
 def reliability_chart(rows: Sequence[tuple[float, float, int]], *, label: str) -> Markup:
     """Predicted against observed shares; the diagonal is perfect, a dot's area is its number of pairs.
 

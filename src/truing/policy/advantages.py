@@ -47,6 +47,33 @@ def gae(rewards: Tensor, values: Tensor, *, mask: Tensor | None = None, gamma: f
 
 
 @torch.no_grad()
+def soft_q_targets(rewards: Tensor, advantages: Tensor, values: Tensor, *, mask: Tensor, gamma: float, lam: float) -> Tensor:
+    """What Q of each token should be, by a slower copy of the policy and its values: (B, T), (B, T), (B, T) -> (B, T), 0 on padding.
+
+    Under a price b of KL from the reference q the best policy p has b log(p / q) = Q - V at every token, and then on any path, whoever walked it,
+
+        V_t + b log(p_t / q_t) = r_t + gamma V_{t+1}
+
+    (Nachum et al. 2017, arXiv:1702.08892; for language Guo et al. 2021, arXiv:2106.07704). What Q_t = V_t + b log(p_t / q_t) should be, then, is one step's
+    reward and the copy's value beyond, or, lambda at a time, more steps' rewards less what the copy's policy pays on them.
+
+    Args:
+        rewards:    (B, T) without any price of KL.
+        advantages: (B, T) b log(p / q) of each token under the copy.
+        values:     (B, T) of the copy, before each token is chosen.
+        mask:       (B, T) bool, right-padded.
+        gamma:      discount per token, in [0, 1].
+        lam:        in [0, 1]: 0 goes by the next value, 1 by all that comes.
+
+    Raises:
+        ValueError: the shapes differ, or the mask is not right-padded.
+    """
+    require_same_shape(rewards=rewards, advantages=advantages, values=values)
+    _, returns = gae(rewards - advantages, values, mask=mask, gamma=gamma, lam=lam)
+    return (returns + advantages).masked_fill(~mask, 0)
+
+
+@torch.no_grad()
 def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-8) -> Tensor:
     """Scale `x` to variance 1 over the mask, and shift it to mean 0: (B, T) -> (B, T), 0 on padding.
 

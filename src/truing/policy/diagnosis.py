@@ -17,6 +17,7 @@ LEAST_MOVE = 0.1  # standard deviations of the score: less than this isn't worth
 NATS_PER_RESPONSE, NATS_PER_TOKEN = 6.0, 0.1  # targets where the run has none: Ziegler et al. 2019, and verl's; the larger of the two counts
 # In fp32 the same forward pass in other kernels moves a ratio by about 1e-5 at most; the least dropout, or bf16 in other kernels, moves it by over 1e-3.
 RATIO_TOLERANCE = 1e-4
+HARMLESS = frozenset({"dead critic"})  # a critic that says nothing slows learning, and spoils nothing
 
 
 class Finding(NamedTuple):
@@ -43,13 +44,49 @@ def diagnose(rows: Rows) -> list[Finding]:
     """Every named failure of a run, in the order in which they showed."""
     findings: list[Finding] = []
     for end in range(1, len(rows) + 1):
-        for failure, check in CHECKS.items():
-            if any(failure == found.failure for found in findings):
-                continue
-            said = check(rows[:end])
-            if said is not None:
-                findings.append(Finding(failure, *said, int(rows[end - 1]["update"])))
+        findings += newly(rows[:end], findings)
     return findings
+
+
+def fatal(rows: Rows) -> Finding | None:
+    """The failure that the newest update shows, if there is one after which going on makes a policy worse or its numbers wrong."""
+    return next((found for found in newly(rows, []) if found.failure not in HARMLESS), None) if rows else None
+
+
+def best_update(rows: Rows) -> int:
+    """After how many updates a policy was at its best; 0: as it was at the start.
+
+    The best is where the score's lower bound over the reward ensemble (the score, where there is none), less beta times KL, was highest in the mean of a few
+    updates: what tuning maximises, with the doubt taken off. Updates at which a failure was half of its way don't count, for a score that is being fooled is
+    highest where the policy is worst.
+    """
+    best, update = -math.inf, 0
+    for end in range(WINDOW, len(rows) + 1):
+        found = _mean([_worth(row) for row in rows[end - WINDOW : end]])
+        if found > best and _steady(rows[:end]):
+            best, update = found, int(rows[end - 1]["update"])
+    return update
+
+
+def _worth(row: Mapping[str, float]) -> float:
+    """In standard deviations of the score."""
+    return row.get("objective/scores_lower", row["objective/scores"]) - row["objective/beta"] * row["objective/kl"]
+
+
+def _steady(rows: Rows) -> bool:
+    """No failure that a score may hide has come half of its way, in logs."""
+    length, ends, entropy = (_start_and_now(rows, name) for name in ("response/length", "response/eos_rate", "objective/entropy"))
+    shrunk = length is not None and length[1] < length[0] / 2
+    endless = length is not None and ends is not None and length[1] > 1.12 * length[0] and ends[1] < 0.7 * ends[0]
+    narrow = entropy is not None and entropy[1] < entropy[0] / math.sqrt(10)
+    far = _mean(_column(rows[-WINDOW:], "objective/kl") or [0.0]) > math.sqrt(3) * _kl_target(rows)
+    return not (shrunk or endless or narrow or far)
+
+
+def newly(rows: Rows, known: Sequence[Finding]) -> list[Finding]:
+    """The failures that show at the last of these updates and weren't known before."""
+    unknown = {failure: check for failure, check in CHECKS.items() if failure not in {found.failure for found in known}}
+    return [Finding(failure, *said, int(rows[-1]["update"])) for failure, check in unknown.items() if (said := check(rows)) is not None]
 
 
 def _reward_hacking(rows: Rows) -> Said:
@@ -106,17 +143,18 @@ def _mode_collapse(rows: Rows) -> Said:
 
 def _kl_blow_up(rows: Rows) -> Said:
     """The policy is three times further from the base than it should be."""
-    kl, length = _column(rows[-WINDOW:], "objective/kl"), _column(rows[-WINDOW:], "response/length")
-    if kl is None or length is None or len(kl) < WINDOW:
-        return None
-    given = rows[-1].get("objective/kl_target")
-    target = given if given is not None else max(NATS_PER_RESPONSE, NATS_PER_TOKEN * _mean(length))
-    if _mean(kl) <= 3 * target:
+    kl = _column(rows[-WINDOW:], "objective/kl")
+    if kl is None or len(kl) < WINDOW or _mean(kl) <= 3 * (target := _kl_target(rows)):
         return None
     sign = f"KL is {_mean(kl):.1f} nats per response, over three times "
-    if given is not None:
+    if "objective/kl_target" in rows[-1]:
         return f"{sign}its target of {target:.1f}", "lower tune.lr, or tune.kl_horizon so that beta follows faster"
     return f"{sign}the customary {target:.1f}", f"let beta adapt (tune.kl_target_nats={target:.0f}) or raise tune.beta, and lower tune.lr"
+
+
+def _kl_target(rows: Rows) -> float:
+    """Nats per response: the run's own target, or the customary one for answers of this length."""
+    return rows[-1].get("objective/kl_target", max(NATS_PER_RESPONSE, NATS_PER_TOKEN * _mean(_column(rows[-WINDOW:], "response/length") or [0.0])))
 
 
 def _negative_kl(rows: Rows) -> Said:

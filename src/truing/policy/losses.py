@@ -6,16 +6,19 @@ stands elsewhere is never read, so padding may hold anything, NaN included, with
 Conventions: a loss is minimised. Log probabilities are in nats. Every mean is over the mask. Only the first argument
 carries a gradient: the others are constants and are detached here, so a caller who forgets cannot train them.
 
-`denominator`: a mean is the sum over the mask divided by this number, by default the number of tokens in the mask.
-A microbatch passes the token count of its whole minibatch; then losses, diagnostic means and gradients of the
-microbatches *add up* to those of the minibatch, whatever its split (a largest ratio combines by `max`). Averaging the
-microbatches' own means would give the tokens of a microbatch of short responses more weight.
+`denominator`: a mean is the sum over the mask divided by this number, by default the number of tokens in the mask, or
+by a number for each response, (B, 1); see `denominators`. A microbatch passes those of its whole minibatch; then losses,
+diagnostic means and gradients of the microbatches *add up* to those of the minibatch, whatever its split (a largest
+ratio combines by `max`). Averaging the microbatches' own means would give the tokens of a microbatch of short responses
+more weight.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Average = Literal["tokens", "responses", "constant"]
 
 LOG_RATIO_LIMIT = 20.0  # nats; exp(20) = 4.9e8 still squares without overflow in float32, exp(89) is already infinite
 
@@ -50,13 +53,37 @@ def masked_mean(x: Tensor, mask: Tensor, denominator: Tensor | float | None = No
     Args:
         x:           (B, T) any unit.
         mask:        (B, T) bool.
-        denominator: what the sum is divided by; None is `mask.sum()`, and then an empty mask gives nan.
+        denominator: what the sum is divided by, or (B, 1) what each response's is; None is `mask.sum()`, and then an empty mask gives nan.
 
     Raises:
         ValueError: the shapes differ.
     """
     require_same_shape(x=x, mask=mask)
+    if isinstance(denominator, Tensor) and denominator.dim():
+        require_same_shape(denominator=denominator, responses=mask[:, :1])
+        return (_real(x, mask) / denominator).sum()
     return _real(x, mask).sum() / (mask.sum() if denominator is None else denominator)
+
+
+def denominators(lengths: Tensor, average: Average, *, limit: int) -> Tensor:
+    """What the tokens of each response are divided by, so that the sum over a minibatch is a mean of the kind asked for: (B,) -> (B, 1).
+
+        tokens      their number in the minibatch: every token weighs alike, a long response more than a short one
+        responses   B times the response's own: every response weighs alike (Shao et al. 2024, arXiv:2402.03300, eq. 3)
+        constant    B times the limit: as tokens, but a token's weight doesn't depend on how long the others are
+                    (Liu et al. 2025, "Dr. GRPO", arXiv:2503.20783)
+
+    Args:
+        lengths: (B,) tokens of each response of the minibatch, > 0.
+        limit:   most tokens that a response can have.
+
+    Raises:
+        ValueError: a response has no token, or more than the limit.
+    """
+    if len(lengths) == 0 or not ((lengths > 0) & (lengths <= limit)).all():
+        raise ValueError(f"responses must have 1 to {limit} tokens, found {lengths.tolist()}")
+    found = {"tokens": lengths.sum().expand(len(lengths)), "responses": len(lengths) * lengths, "constant": torch.full_like(lengths, len(lengths) * limit)}
+    return found[average][:, None].float()
 
 
 def clipped_surrogate(
@@ -66,11 +93,15 @@ def clipped_surrogate(
     mask: Tensor,
     *,
     clip: float,
+    clip_high: float | None = None,
     denominator: Tensor | float | None = None,
 ) -> PolicyLoss:
     """PPO's clipped objective, negated (Schulman et al. 2017, eq. 7, arXiv:1707.06347).
 
-        L = -mean_t min(r_t A_t, clamp(r_t, 1 - c, 1 + c) A_t),    r_t = exp(logprob_t - old_logprob_t)
+        L = -mean_t min(r_t A_t, clamp(r_t, 1 - c, 1 + c_high) A_t),    r_t = exp(logprob_t - old_logprob_t)
+
+    An upper bound further away than the lower lets unlikely tokens become likely, which an even one forbids them: a ratio is
+    much for a token of little probability (Yu et al. 2025, "DAPO", arXiv:2503.14476, section 3.1).
 
     The log ratio is clamped to +-20 nats before exp; a token beyond that has no gradient.
 
@@ -80,6 +111,7 @@ def clipped_surrogate(
         advantages:   (B, T); whitening is the caller's choice.
         mask:         (B, T) bool.
         clip:         c, half-width of the trusted ratio, dimensionless, > 0.
+        clip_high:    c_high, the same above 1, > 0; None is c.
         denominator:  see the module.
 
     Raises:
@@ -90,7 +122,7 @@ def clipped_surrogate(
     log_ratio = _real(logprobs - old_logprobs.detach(), mask).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     ratio = log_ratio.exp()
     free = ratio * advantages
-    held = ratio.clamp(1 - clip, 1 + clip) * advantages
+    held = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * advantages
     loss = -masked_mean(torch.minimum(free, held), mask, denominator)
     with torch.no_grad():
         clip_fraction = masked_mean((held < free).to(ratio.dtype), mask, denominator)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from truing.models.generate import Response, generate
 from truing.models.logprobs import response_logprobs
-from truing.models.sequences import Batch, collate, length_buckets
-from truing.models.trunk import Trunk
+from truing.models.trunk import Lower, Rows, Trunk
+from truing.policy.constraint import Constraint
 from truing.policy.kl import k1, token_rewards
-from truing.policy.settings import TuneSettings
+from truing.policy.settings import OnlineSettings, TuneSettings
+from truing.policy.team import team
 
 ROLE = "policy"
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]  # prompts, responses → normalised scores
@@ -38,8 +39,8 @@ class ReadsHidden(Protocol):
     def longest(self) -> int:
         """Tokens of prompt and answer together up to which it can; 0: never."""
 
-    def score_hidden(self, hidden: Mapping[int, Tensor], batch: Batch) -> tuple[list[float], list[float]]:
-        """Scores of a batch, and how sure they are, from layer → (B, L, H)."""
+    def score_hidden(self, hidden: Mapping[int, Tensor], rows: Rows) -> tuple[list[float], list[float]]:
+        """Scores of some answers, and how sure they are, from layer → states of the rows."""
 
 
 @runtime_checkable
@@ -52,7 +53,15 @@ class KnowsDoubt(Protocol):
 
 @runtime_checkable
 class HasObjectives(Protocol):
-    """A reward that is made of several, each with a name."""
+    """A reward that is made of several, each with a name.
+
+    Attributes:
+        parts: by name.
+    """
+
+    @property
+    def parts(self) -> Mapping[str, object]:
+        """By name."""
 
     def score_objectives(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float], dict[str, list[float]]]:
         """Scores, how sure they are, and each objective's own scores."""
@@ -79,6 +88,11 @@ class Judged(NamedTuple):
     doubts: Tensor | None
     objectives: dict[str, Tensor]
 
+    def at(self, rows: Sequence[int]) -> "Judged":
+        """Of some of them."""
+        own = list(rows)
+        return Judged(self.scores[own], None if self.doubts is None else self.doubts[own], {name: one[own] for name, one in self.objectives.items()})
+
 
 class Forward(NamedTuple):
     """One pass of the policy over some answers. All (B, T); values is None without a value head."""
@@ -92,14 +106,13 @@ class Forward(NamedTuple):
 class Rollout:
     """Attributes:
     prompts, responses: token ids.
-    parts: indices of the answers that go through the model together; the same in every pass, so that the first-epoch
-    ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T)
-    bool, True on generated tokens. logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the
-    answers were drawn. values: (B, T) or None. raw_scores: (B,) of the reward model. doubts: (B,)
-    its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for
-    cut-off answers and the clip. rewards: (B, T) the score on the last token, and the price of KL on every token. kl:
-    (B, T) k1 estimates, nats. lower: for each part, the states after the layers that no adapter touches, or None where
-    every layer is adapted. objectives: name → (B,) scores, of a reward that is made of several.
+    parts: indices of the answers that go through the model together, in the process whose part it is (team.py); the same in every pass, so that the
+    first-epoch ratio is exactly 1. minibatches: numbers of the parts that make up each optimiser step of an epoch. mask: (B, T) bool, True on generated tokens.
+    logprobs, ref_logprobs, entropy: (B, T) nats at the sampling temperature, when the answers were drawn. values: (B, T) or None. raw_scores: (B,) of the
+    reward model. doubts: (B,) its standard deviation over the ensemble, or None where the reward knows none. scores: (B,) after the rule for cut-off answers,
+    the clip and the constraint. rewards: (B, T) the score on the last token, and the price of KL on every token. kl: (B, T) k1 estimates, nats. lower: for
+    each part, the states after the layers that no adapter touches, or None where every layer is adapted, or another process has the part. objectives:
+    name → (B,) scores, of a reward that is made of several.
     """
 
     prompts: list[list[int]]
@@ -116,13 +129,13 @@ class Rollout:
     scores: Tensor
     rewards: Tensor
     kl: Tensor
-    lower: list[Tensor | None]
+    lower: list[Lower | None]
     objectives: dict[str, Tensor] = field(default_factory=dict)
 
-    def part(self, number: int, pad_id: int) -> Batch:
-        """A part's answers as a batch for the model."""
+    def part(self, number: int, trunk: Trunk) -> Rows:
+        """A part's answers as the model runs them."""
         chosen = self.parts[number]
-        return collate([self.prompts[index] for index in chosen], [self.responses[index].token_ids for index in chosen], pad_id)
+        return rows_of(trunk, [self.prompts[index] for index in chosen], [self.responses[index].token_ids for index in chosen])
 
 
 def draw_rollout(
@@ -131,11 +144,12 @@ def draw_rollout(
     prompts: Sequence[Sequence[int]],
     seeds: Sequence[int],
     score: Score,
-    settings: TuneSettings,
+    settings: OnlineSettings,
     *,
     beta: float,
     temperature: float,
     max_new_tokens: int,
+    constraint: Constraint | None = None,
 ) -> Rollout:
     """Draw an answer to each prompt and work out what its tokens earned.
 
@@ -145,22 +159,41 @@ def draw_rollout(
         seeds: one for each answer.
         score: the reward, normalised to standard deviation 1 on reference samples.
         beta: price of a nat.
+        constraint: on objectives that the reward is made of.
     """
+    own = team()
+    mine = [place for place in range(len(prompts)) if own.owns(place // settings.group_size)]
     with trunk.merged(ROLE):
-        responses = generate(trunk, prompts, seeds, max_new_tokens=max_new_tokens, temperature=temperature, batch_size=max(len(prompts), 1))
+        drawn = generate(
+            trunk, [prompts[place] for place in mine], [seeds[place] for place in mine], max_new_tokens=max_new_tokens, temperature=temperature,
+            batch_size=max(len(mine), 1),
+        )  # fmt: skip
+    responses = own.together(dict(zip(mine, drawn, strict=True)))
     tokens = [response.token_ids for response in responses]
     rows = [list(prompt) for prompt in prompts]
     parts, minibatches = deal([len(prompt) + len(response) for prompt, response in zip(rows, tokens, strict=True)], settings)
-    batches = [collate([rows[index] for index in part], [tokens[index] for index in part], trunk.pad_id) for part in parts]
+    batches = {
+        number: rows_of(trunk, [rows[index] for index in part], [tokens[index] for index in part]) for number, part in enumerate(parts) if own.owns(number)
+    }
     with torch.no_grad():
         with trunk.using(None):
-            references, lower, found = _reference(trunk, batches, score, settings, temperature)
+            read = {
+                number: _reference(trunk, batch, reads, settings, temperature) for reads in [_reads(score, rows, tokens)] for number, batch in batches.items()
+            }
         with trunk.using(ROLE):
-            policies = _policy(trunk, head, batches, lower, settings, temperature)
+            passed = {number: forward(trunk, head, batch, temperature, lower=read[number].lower) for number, batch in batches.items()}
+    lower = [read[number].lower if number in read else None for number in range(len(parts))]
+    references = own.together({number: one._replace(lower=None) for number, one in read.items()})
     order = torch.tensor([index for part in parts for index in part]).argsort()
-    policy, reference = _together(policies, order), _together(references, order)
-    judged = _judged(score, prompts, tokens) if found is None else Judged(found[0][order], found[1][order], {})
+    policy, reference = _together(own.together(passed), order), _together([one.passed for one in references], order)
+    if references[0].judged is None:
+        judged = _judged_by_all(score, prompts, tokens)
+    else:
+        judged = _in_a_row([one.judged for one in references if one.judged is not None])
+        judged = Judged(judged.scores[order], None if judged.doubts is None else judged.doubts[order], {})
     scores = final_scores(judged.scores, torch.tensor([response.finished for response in responses]), settings)
+    if constraint is not None:
+        scores, beta = constraint.blended(scores, judged.objectives), beta * constraint.share
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
@@ -171,35 +204,55 @@ def draw_rollout(
     )  # fmt: skip
 
 
-def forward(trunk: Trunk, head: nn.Linear | None, batch: Batch, temperature: float, *, lower: Tensor | None, top_layers: int | None) -> Forward:
-    """The policy's view of a batch under the adapter that is on; carries gradients when they are enabled.
+def forward(trunk: Trunk, head: nn.Linear | None, rows: Rows, temperature: float, *, lower: Lower | None = None, entropy_gradient: bool = False) -> Forward:
+    """The policy's view of some answers under the adapter that is on; carries gradients when they are enabled.
 
     Args:
         lower: states below the adapted layers to go on from, or None to begin with the tokens.
-        top_layers: how many layers are left from there.
+        entropy_gradient: whether the entropy carries a gradient, too.
     """
-    hidden = trunk.hidden(batch) if lower is None or top_layers is None else trunk.upper(batch, lower, trunk.layers - top_layers)
-    found = response_logprobs(trunk, batch, temperature, hidden=hidden)
-    values = None if head is None else batch.rectangle(head(batch.predicting(hidden).to(head.weight.dtype))[:, 0])
+    hidden = trunk.hidden(rows) if lower is None else trunk.hidden_layers(rows, [trunk.layers], lower=lower)[trunk.layers]
+    found = response_logprobs(trunk, rows, temperature, hidden=hidden, entropy_gradient=entropy_gradient)
+    values = None if head is None else rows.rectangle(head(rows.predicting(hidden).to(head.weight.dtype))[:, 0])
     return Forward(found.logprobs, found.entropy, values)
 
 
-def deal(lengths: Sequence[int], settings: TuneSettings) -> tuple[list[list[int]], list[list[int]]]:
-    """Parts (indices of answers alike in length) and minibatches (numbers of parts). Who is in a minibatch doesn't
-    depend on the size of a part.
+def rows_of(trunk: Trunk, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Rows:
+    """Answers as the model runs them, with the same arithmetic whether something is learned or not: the first-epoch ratio is exactly 1."""
+    return trunk.rows(prompts, responses, whole=True)
+
+
+def deal(lengths: Sequence[int], settings: OnlineSettings) -> tuple[list[list[int]], list[list[int]]]:
+    """Parts (indices of answers) and minibatches (numbers of parts). Siblings stay together where there are enough groups, so that their prompt is read
+    once. Who is in a minibatch doesn't depend on the size of a part.
 
     Args:
-        lengths: (B,) tokens of each prompt and answer.
+        lengths: (B,) tokens of each prompt and answer; siblings stand together.
     """
+    each = settings.group_size if len(lengths) >= settings.group_size * settings.minibatches else 1
+    groups = [list(range(start, start + each)) for start in range(0, len(lengths), each)]
+    groups.sort(key=lambda group: (-sum(lengths[index] for index in group), group))
     parts: list[list[int]] = []
     minibatches: list[list[int]] = []
-    by_length = [index for (index,) in length_buckets(lengths, 1)]
     for start in range(settings.minibatches):
-        chosen = by_length[start :: settings.minibatches]  # short and long ones in each
+        chosen = [index for group in groups[start :: settings.minibatches] for index in group]  # short and long ones in each
         pieces = [chosen[at : at + settings.microbatch] for at in range(0, len(chosen), settings.microbatch)]
         minibatches.append(list(range(len(parts), len(parts) + len(pieces))))
         parts += pieces
     return parts, minibatches
+
+
+def add_role(trunk: Trunk, name: str, settings: TuneSettings, *, seed: int) -> None:
+    """Something on the trunk that can learn, and is the base as yet.
+
+    Args:
+        seed: of the adapter's random half.
+    """
+    top = top_layers(trunk, settings)
+    if settings.weights == "full":
+        trunk.add_whole(name, top_layers=top)
+    else:
+        trunk.add_adapter(name, rank=settings.rank, alpha=2 * settings.rank, seed=seed, top_layers=top)
 
 
 def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
@@ -207,7 +260,7 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     return None if settings.layers == "all" else trunk.layers // 2
 
 
-def final_scores(raw: Tensor, finished: Tensor, settings: TuneSettings) -> Tensor:
+def final_scores(raw: Tensor, finished: Tensor, settings: OnlineSettings) -> Tensor:
     """(B,) scores after the rule for answers that were cut off, held within the clip."""
     if settings.truncation == "set":
         raw = torch.where(finished, raw, -settings.truncation_penalty)
@@ -221,30 +274,56 @@ def widen(values: Tensor, longest: int) -> Tensor:
     return nn.functional.pad(values, (0, longest - values.shape[1]))
 
 
-def _reference(
-    trunk: Trunk, batches: list[Batch], score: Score, settings: TuneSettings, temperature: float
-) -> tuple[list[Forward], list[Tensor | None], tuple[Tensor, Tensor] | None]:
-    """One pass of the base over all parts, for whoever needs it.
+class _Read(NamedTuple):
+    """What a pass of the base over a part gives.
 
-    Returns:
-        the reference's log-probabilities; the states below the adapted layers, which the policy goes on from (None where all layers are adapted, or the
-        model can't be split); scores and doubts, (B,) in the order of the parts, if the reward reads hidden states.
+    Attributes:
+        passed: the reference's log-probabilities.
+        lower: the states below the adapted layers, which the policy goes on from; None where all layers are adapted, or the model can't be split.
+        judged: what the reward says, if it reads hidden states.
     """
+
+    passed: Forward
+    lower: Lower | None
+    judged: Judged | None
+
+
+def _reads(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> ReadsHidden | None:
+    """The reward, if hidden states of these answers are enough for it."""
+    longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
+    return score if isinstance(score, ReadsHidden) and longest <= score.longest else None
+
+
+def _reference(trunk: Trunk, batch: Rows, reads: ReadsHidden | None, settings: OnlineSettings, temperature: float) -> _Read:
+    """One pass of the base over a part, for whoever needs it."""
     top = top_layers(trunk, settings)
     border = trunk.layers - top if top is not None and trunk.splits else None
-    reads = score if isinstance(score, ReadsHidden) and all(int(batch.lengths.max()) <= score.longest for batch in batches) else None
     layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
-    passes, lower, scores, doubts = [], [], [], []
-    for batch in batches:
-        states = trunk.hidden_layers(batch, sorted(layers))
-        found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
-        passes.append(Forward(found.logprobs, found.entropy, None))
-        lower.append(None if border is None else states[border])
-        if reads is not None:
-            mean, spread = reads.score_hidden(states, batch)
-            scores += mean
-            doubts += spread
-    return passes, lower, (torch.tensor(scores), torch.tensor(doubts)) if reads is not None else None
+    states = trunk.hidden_layers(batch, sorted(layers))
+    found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
+    judged = None
+    if reads is not None:
+        mean, spread = reads.score_hidden(states, batch)
+        judged = Judged(torch.tensor(mean), torch.tensor(spread), {})
+    return _Read(Forward(found.logprobs, found.entropy, None), None if border is None else Lower(border, states[border]), judged)
+
+
+def _judged_by_all(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
+    """What the reward says, each process asking about its share."""
+    own = team()
+    mine = [place for place in range(len(prompts)) if own.owns(place)]
+    if own.size == 1:
+        return _judged(score, prompts, responses)
+    found = _judged(score, [prompts[place] for place in mine], [responses[place] for place in mine])
+    each = own.together({place: found.at([row]) for row, place in enumerate(mine)})
+    return _in_a_row(each)
+
+
+def _in_a_row(each: Sequence[Judged]) -> Judged:
+    doubts = [one.doubts for one in each if one.doubts is not None]
+    names = each[0].objectives
+    objectives = {name: torch.cat([one.objectives[name] for one in each]) for name in names}
+    return Judged(torch.cat([one.scores for one in each]), torch.cat(doubts) if doubts else None, objectives)
 
 
 def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
@@ -256,13 +335,6 @@ def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[
         mean, spread = score.score_with_std(prompts, responses)
         return Judged(torch.tensor(mean), torch.tensor(spread), {})
     return Judged(torch.tensor(score(prompts, responses), dtype=torch.float32), None, {})
-
-
-def _policy(
-    trunk: Trunk, head: nn.Linear | None, batches: list[Batch], lower: list[Tensor | None], settings: TuneSettings, temperature: float
-) -> list[Forward]:
-    top = top_layers(trunk, settings)
-    return [forward(trunk, head, batch, temperature, lower=states, top_layers=top) for batch, states in zip(batches, lower, strict=True)]
 
 
 def _together(passes: list[Forward], order: Tensor) -> Forward:

@@ -1,45 +1,38 @@
-"""The one loop of online tuning: draw answers, score them, learn from them; a checkpoint after every update.
+"""The stage: an algorithm, what it learns from and a policy to begin with → a policy artifact; a checkpoint after every update."""
 
-What differs between algorithms (advantages, loss, a value head or none) is in `policy/algorithms/`, a small module each.
-"""
-
-import json
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
 from truing.config import build
-from truing.console import say, track
-from truing.errors import SettingError
+from truing.console import Curve, View, say, track
+from truing.errors import SettingError, UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ALGORITHMS
-from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from truing.policy.diagnosis import diagnose
-from truing.policy.kl import AdaptiveKL, FixedKL
-from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, GivesValues, Rollout, Score, draw_rollout, forward, top_layers
-from truing.policy.settings import TuneSettings
-from truing.policy.targets import Targets
-from truing.store.ids import seed_from
+from truing.policy.algorithms.q_learning import QLearningSettings
+from truing.policy.examples import Example, Examples
+from truing.policy.figures import Figure, figures
+from truing.policy.learner import Learner
+from truing.policy.offline import OfflineLearner
+from truing.policy.online import OnlineLearner
+from truing.policy.record import Record, of_policy, prompt_texts, run_folder
+from truing.policy.replay import ReplayLearner
+from truing.policy.rollout import Score
+from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
+from truing.policy.team import team
+from truing.policy.trackers import told
+from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import stage_run
 
-ADAM_BETAS, ADAM_EPS = (0.9, 0.95), 1e-5
-MAX_MEAN_RATIO = 10.0  # a minibatch whose mean ratio passes this is skipped: its gradient would be noise
-CURVE_POINTS = 200  # of a curve while the run is under way
-SHOWN = 5  # sampled answers kept from each update
 
-
-def tune_settings(project: Project, algorithm: str | None = None) -> TuneSettings:
+def tune_settings(project: Project, algorithm: str | None = None, changes: Mapping[str, Any] | None = None) -> TuneSettings:
     """The settings of tuning, in the class of the algorithm that they name.
+
+    Args:
+        algorithm: in place of the one in truing.toml.
+        changes: other settings in place of those in truing.toml, by key.
 
     Raises:
         SettingError: there is no such algorithm, or it has no such setting.
@@ -47,6 +40,7 @@ def tune_settings(project: Project, algorithm: str | None = None) -> TuneSetting
     raw = dict(project.raw_settings("tune"))
     if algorithm is not None:
         raw["algorithm"] = algorithm
+    raw |= changes or {}
     name = raw.get("algorithm", "ppo")
     if name not in ALGORITHMS:
         raise SettingError(f"there is no algorithm {name!r}", fix=f"known ones: {', '.join(ALGORITHMS)}")
@@ -56,7 +50,7 @@ def tune_settings(project: Project, algorithm: str | None = None) -> TuneSetting
 
 def train_policy(
     project: Project,
-    settings: TuneSettings,
+    settings: OnlineSettings,
     *,
     trunk: Trunk,
     prompts: Mapping[str, Sequence[int]],
@@ -87,27 +81,141 @@ def train_policy(
         "model": trunk.fingerprint, "prompts": list(prompts), "reward": reward_id, "parent": parent, "settings": settings.model_dump(),
         "temperature": temperature, "max_new_tokens": max_new_tokens, "seed": seed,
     }  # fmt: skip
-    with stage_run(project, "tune", inputs, round_id=round_id) as run:
-        if run.answered:
-            return load_artifact(project.artifacts, run.result["policy"])
-        folder = project.root / "runs" / run.key[:16]
-        if project.force:
-            shutil.rmtree(folder, ignore_errors=True)
-        learner = Learner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    learner = online_learner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    call = OnlineCall(settings, dict(prompts), reward_id, temperature, max_new_tokens, seed)
+    return _tuned(project, learner, call, inputs, [reward_id], parent, round_id)
+
+
+def online_learner(
+    trunk: Trunk, settings: OnlineSettings, prompts: Mapping[str, Sequence[int]], score: Score, *, temperature: float, max_new_tokens: int, seed: int
+) -> OnlineLearner:
+    """The learner of the algorithm that the settings name, before its start; arguments as for `train_policy`."""
+    if isinstance(settings, QLearningSettings):
+        return ReplayLearner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    return OnlineLearner(trunk, settings, prompts, score, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+
+
+def imitate(
+    project: Project,
+    settings: OfflineSettings,
+    examples: Examples,
+    *,
+    trunk: Trunk,
+    dataset_id: str | None,
+    parent: str,
+    seed: int,
+    round_id: int | None = None,
+) -> Artifact:
+    """Tune the policy on examples, without a reward model.
+
+    Args:
+        trunk: the base; on return it has no policy adapter on it.
+        dataset_id: the artifact that the examples come from, or None where they come from the store.
+        parent: the policy to go on from: "base" or an artifact id. The reference is the base in both cases.
+        seed: of every random choice.
+
+    Returns:
+        an artifact of kind "policy": adapter/ in PEFT's format, metrics.jsonl, diagnosis.json.
+
+    Raises:
+        UserError: there is nothing to learn from.
+    """
+    if not examples.train:
+        too_long = f" ({examples.too_long} are longer than tune.max_tokens = {settings.max_tokens})" if examples.too_long else ""
+        raise UserError(
+            f"{settings.algorithm} has nothing to learn from: no example on a train prompt{too_long}",
+            fix="collect preferences and run `truing preferences`" if settings.algorithm == "dpo" else "import demonstrations, or let people edit answers",
+        )
+    if examples.too_long:
+        say(f"{examples.too_long} examples are longer than tune.max_tokens = {settings.max_tokens}, and are left out")
+    inputs = {
+        "model": trunk.fingerprint, "examples": content_id(examples.train, examples.held_out), "parent": parent, "settings": settings.model_dump(),
+        "seed": seed,
+    }  # fmt: skip
+    learner = OfflineLearner(trunk, settings, examples.train, seed=seed)
+    return _tuned(project, learner, OfflineCall(settings, examples.train, seed), inputs, [dataset_id] if dataset_id is not None else [], parent, round_id)
+
+
+class OnlineCall(NamedTuple):
+    """What an online learner is made of, beside the trunk and the score that the reward speaks for."""
+
+    settings: OnlineSettings
+    prompts: dict[str, Sequence[int]]
+    reward_id: str
+    temperature: float
+    max_new_tokens: int
+    seed: int
+
+
+class OfflineCall(NamedTuple):
+    """What an offline learner is made of, beside the trunk."""
+
+    settings: OfflineSettings
+    examples: Sequence[Example]
+    seed: int
+
+
+def follow(project: Project, trunk: Trunk, reward: Callable[[OnlineCall], Score]) -> None:
+    """Do this process' share of every run that the first of the team begins, until there is none any more. Nothing is written.
+
+    Args:
+        trunk: the base; on return it has no policy adapter on it.
+        reward: gives the score of a call's reward model.
+    """
+    while (heard := team().hear()) is not None:
+        call, parent, folder = heard
+        if isinstance(call, OnlineCall):
+            learner: Learner = online_learner(
+                trunk, call.settings, call.prompts, reward(call), temperature=call.temperature, max_new_tokens=call.max_new_tokens, seed=call.seed
+            )
+        else:
+            learner = OfflineLearner(trunk, call.settings, call.examples, seed=call.seed)
         try:
             learner.start(project.artifacts, parent)
             learner.resume(folder)
-            for _ in track(range(learner.done, settings.updates), settings.algorithm, settings.updates, done=learner.done, stats=learner.headline):
+            for _ in _until_failure(learner):
+                learner.update()
+        finally:
+            learner.close()
+
+
+def _tuned(
+    project: Project, learner: Learner, call: OnlineCall | OfflineCall, inputs: dict[str, Any], sources: list[str], parent: str, round_id: int | None
+) -> Artifact:
+    """The policy that a learner comes to, from where an earlier run stopped; or the one that the same inputs gave before."""
+    settings = learner.settings
+    with stage_run(project, "tune", inputs, round_id=round_id) as run, told(project, settings, run.key, inputs) as hear:
+        if run.answered:
+            record = of_policy(project.artifacts, run.result["policy"])
+            hear(record.rows, record.shown)
+            return load_artifact(project.artifacts, run.result["policy"])
+        folder = run_folder(project, run.key)
+        if project.force:
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            learner.start(project.artifacts, parent)
+            learner.resume(folder)
+            if not learner.done:
+                learner.keep(folder)
+            learner.team.tell((call, parent, folder))
+            hear(learner.rows, learner.shown)
+            for _ in track(
+                _until_failure(learner), settings.algorithm, learner.updates, done=learner.done, stats=learner.headline,
+                view=lambda: _in_a_terminal(project, learner.record()),
+            ):  # fmt: skip
                 learner.update()
                 learner.keep(folder)
-                run.progress(done=learner.done, total=settings.updates, curves=learner.curves(), **learner.rows[-1])
+                hear(learner.rows, learner.shown)
+                run.progress(done=learner.done, total=learner.updates, curves=learner.curves(), **learner.rows[-1])
+            if (finding := learner.failure()) is not None:
+                learner.go_back(folder, finding)
+                say(f"stopped after update {learner.done} for {finding.failure}; the policy is that of update {learner.back_at}, the best before it")
             artifact = write_artifact(
-                project.artifacts, "policy", learner.write, seed=seed, settings=inputs,
-                parents=[parent for parent in (reward_id, parent) if parent != "base"], facts=learner.facts(),
+                project.artifacts, "policy", learner.write, seed=learner.seed, settings=inputs,
+                parents=[one for one in (*sources, parent) if one != "base"], facts=learner.facts(),
             )  # fmt: skip
         finally:
-            if trunk.has_adapter(ROLE):
-                trunk.drop_adapter(ROLE)
+            learner.close()
         record_artifact(project, artifact.id, artifact.manifest)
         run.result = {"policy": artifact.id, **learner.facts(), "seconds": round(run.seconds, 1)}
     shutil.rmtree(folder, ignore_errors=True)
@@ -116,233 +224,26 @@ def train_policy(
     return artifact
 
 
-class Learner:
-    """A policy being tuned: the adapter, the value head, the optimiser, and what has been seen so far."""
-
-    def __init__(
-        self, trunk: Trunk, settings: TuneSettings, prompts: Mapping[str, Sequence[int]], score: Score, *, temperature: float, max_new_tokens: int, seed: int
-    ) -> None:
-        self.trunk, self.settings, self.score, self.seed = trunk, settings, score, seed
-        self.temperature, self.max_new_tokens = temperature, max_new_tokens
-        self.algorithm: ModuleType = ALGORITHMS[settings.algorithm]
-        self.prompt_ids = list(prompts)
-        self.prompts = [list(ids) for ids in prompts.values()]
-        self.head: nn.Linear | None = nn.Linear(trunk.hidden_size, 1) if self.algorithm.NEEDS_VALUES else None
-        target = settings.kl_target_nats
-        self.kl = FixedKL(settings.beta) if target is None else AdaptiveKL(settings.beta, target=target, horizon=settings.kl_horizon)
-        self.done = 0
-        self.rows: list[dict[str, float]] = []
-        self.shown: list[dict[str, Any]] = []
-        self.optimizer: torch.optim.AdamW
-
-    def start(self, artifacts: Path, parent: str) -> None:
-        """Put the adapter on the trunk: the parent's, or a new one that changes nothing yet. A parent's value head goes on from where it was."""
-        settings = self.settings
-        if self.head is not None:
-            _start_value_head(self.head, settings, self.score)
-        if parent == "base":
-            top = top_layers(self.trunk, settings)
-            self.trunk.add_adapter(ROLE, rank=settings.rank, alpha=2 * settings.rank, seed=seed_from(self.seed, "adapter"), top_layers=top)
-        else:
-            artifact = load_artifact(artifacts, parent)
-            _require_same_shape(settings, artifact)
-            self.trunk.load_adapter(ROLE, artifact.path / "adapter")
-            if self.head is not None and (artifact.path / "value_head.safetensors").exists():
-                self.head.load_state_dict(load_file(artifact.path / "value_head.safetensors"))
-        for parameter in self.trunk.adapter_parameters(ROLE):
-            parameter.requires_grad_(True)
-        parameters = [*self.trunk.adapter_parameters(ROLE), *(self.head.parameters() if self.head is not None else [])]
-        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0)
-
-    def update(self) -> None:
-        """One update: a rollout and `epochs` passes over it."""
-        began = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.lr * (1 - self.done / self.settings.updates)
-        chosen = self.chosen_prompts(self.done)
-        seeds = [seed_from(self.seed, "answer", self.done, place) for place in range(len(chosen))]
-        rollout = draw_rollout(
-            self.trunk, self.head, [self.prompts[index] for index in chosen], seeds, self.score, self.settings,
-            beta=self.kl.beta, temperature=self.temperature, max_new_tokens=self.max_new_tokens,
-        )  # fmt: skip
-        targets: Targets = self.algorithm.targets(rollout, self.settings)
-        beta = self.kl.beta
-        steps = self._learn(rollout, targets)
-        row = {
-            "update": self.done + 1.0,
-            **measure(rollout, targets, steps, beta=beta, lr=self.optimizer.param_groups[0]["lr"], score_clip=self.settings.score_clip),
-        }
-        if self.settings.kl_target_nats is not None:
-            row["objective/kl_target"] = self.settings.kl_target_nats
-        self.kl.update(row["objective/kl"], len(chosen))
-        self.rows.append(row)
-        for place in range(min(SHOWN, len(chosen))):
-            at = place * len(chosen) // min(SHOWN, len(chosen))
-            response = rollout.responses[at]
-            self.shown.append(
-                {"update": self.done + 1, "prompt_id": self.prompt_ids[chosen[at]], "text": self.trunk.text(response.token_ids),
-                 "finished": response.finished, "score": round(float(rollout.raw_scores[at]), 4)}
-            )  # fmt: skip
-        self.done += 1
-        self.seconds = time.perf_counter() - began
-
-    def chosen_prompts(self, update: int) -> list[int]:
-        """Which prompts an update draws answers to, each `group_size` times: the prompts in a fresh random order each
-        time they have all had their turn."""
-        wanted = self.settings.samples // self.settings.group_size
-        places = range(update * wanted, (update + 1) * wanted)
-        orders: dict[int, list[int]] = {}
-        chosen = []
-        for place in places:
-            turn, at = divmod(place, len(self.prompts))
-            if turn not in orders:
-                orders[turn] = torch.randperm(len(self.prompts), generator=torch.Generator().manual_seed(seed_from(self.seed, "order", turn))).tolist()
-            chosen += [orders[turn][at]] * self.settings.group_size
-        return chosen
-
-    def _learn(self, rollout: Rollout, targets: Targets) -> list[dict[str, float]]:
-        """All optimiser steps of an update; what each of them saw."""
-        steps: list[dict[str, float]] = []
-        for epoch in range(self.settings.epochs):
-            for parts in self._minibatches(rollout, epoch):
-                seen = self._step(rollout, targets, parts)
-                steps.append(seen)
-                if seen["kl_old"] > self.settings.max_kl_old:
-                    return steps
-        return steps
-
-    def _minibatches(self, rollout: Rollout, epoch: int) -> list[list[int]]:
-        """The rollout's minibatches in another order each epoch. Parts themselves never change: see `Rollout`."""
-        generator = torch.Generator().manual_seed(seed_from(self.seed, "minibatch", self.done, epoch))
-        return [rollout.minibatches[number] for number in torch.randperm(len(rollout.minibatches), generator=generator).tolist()]
-
-    def _step(self, rollout: Rollout, targets: Targets, parts: list[int]) -> dict[str, float]:
-        """One optimiser step over a minibatch, a part at a time; every loss is divided by the minibatch's own number of
-        tokens."""
-        trunk, head, settings = self.trunk, self.head, self.settings
-        tokens = float(rollout.mask[[index for part in parts for index in rollout.parts[part]]].sum())
-        seen = dict.fromkeys(("loss", "clipfrac", "kl_old", "value_loss", "value_clipfrac", "ratio"), 0.0) | {
-            "max_ratio": 0.0,
-            "grad_norm": 0.0,
-            "skipped": 0.0,
-        }
-        warming = self.done < getattr(settings, "critic_warmup", 0)
-        self.optimizer.zero_grad(set_to_none=True)
-        with trunk.using(ROLE):
-            for part in parts:
-                batch = rollout.part(part, trunk.pad_id)
-                new = forward(trunk, head, batch, self.temperature, lower=rollout.lower[part], top_layers=top_layers(trunk, settings))
-                mask = batch.mask
-                narrow = _narrow(rollout.parts[part], mask.shape[1])
-                old = Forward(narrow(rollout.logprobs), narrow(rollout.entropy), None if rollout.values is None else narrow(rollout.values))
-                goal = Targets(narrow(targets.advantages), None if targets.returns is None else narrow(targets.returns))
-                losses = self.algorithm.loss(new, old, goal, mask, settings, tokens)
-                (losses.value if warming else losses.total).backward()
-                _add(seen, new, old, losses, mask, tokens)
-        if seen["ratio"] > MAX_MEAN_RATIO or seen["kl_old"] > settings.max_kl_old:
-            self.optimizer.zero_grad(set_to_none=True)
-            seen["skipped"] = 1.0
-            return seen
-        if warming:  # the head's loss reaches the adapter through the hidden states: the adapter stays as it is
-            for parameter in trunk.adapter_parameters(ROLE):
-                parameter.grad = None
-        seen["grad_norm"] = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
-        self.optimizer.step()
-        return seen
-
-    def headline(self) -> str:
-        """The newest numbers, for the progress line."""
-        if not self.rows:
-            return ""
-        row = self.rows[-1]
-        return f"score {row['objective/scores']:+.2f}  kl {row['objective/kl']:.1f}  length {row['response/length']:.0f}  ends {row['response/eos_rate']:.0%}"
-
-    def curves(self) -> dict[str, list[float]]:
-        """Score and KL of every update so far, of a long run at most 200 of them evenly spread: what the studio draws while it runs."""
-        step = -(-len(self.rows) // CURVE_POINTS)
-        return {name: [round(row[name], 4) for row in self.rows[::-1][::step][::-1]] for name in ("objective/scores", "objective/kl")}
-
-    # On disk ---------------------------------------------------------------------------------------------------------
-
-    def keep(self, folder: Path) -> None:
-        """Write a checkpoint."""
-        tensors = {f"adapter.{name}": value for name, value in self.trunk.adapter_state(ROLE).items()}
-        tensors |= {f"head.{name}": value for name, value in (self.head.state_dict() if self.head is not None else {}).items()}
-        state = {"kl": self.kl.state(), "rows": self.rows, "shown": self.shown}
-        save_checkpoint(folder, self.done, state, tensors | optimizer_tensors(self.optimizer))
-
-    def resume(self, folder: Path) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = load_checkpoint(folder)
-        if found is None:
-            return
-        state, tensors = found
-        for name, value in self.trunk.adapter_state(ROLE).items():
-            value.copy_(tensors[f"adapter.{name}"])
-        if self.head is not None:
-            self.head.load_state_dict({name: tensors[f"head.{name}"] for name in ("weight", "bias")})
-        load_optimizer_tensors(self.optimizer, tensors)
-        self.kl.load(state["kl"])
-        self.done, self.rows, self.shown = state["update"], state["rows"], state["shown"]
-        say(f"going on after update {self.done}")
-
-    def write(self, folder: Path) -> None:
-        """Fill the policy's artifact."""
-        self.trunk.save_adapter(ROLE, folder / "adapter")
-        if self.head is not None:
-            save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / "value_head.safetensors")
-        for name, rows in (("metrics.jsonl", self.rows), ("samples.jsonl", self.shown)):
-            (folder / name).write_text("".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        (folder / "diagnosis.json").write_text(json.dumps(self.facts()["diagnosis"], indent=1), encoding="utf-8")
-
-    def facts(self) -> dict[str, Any]:
-        """The last update's main numbers and every named failure."""
-        last = self.rows[-1] if self.rows else {}
-        kept = ("objective/scores", "objective/kl", "objective/entropy", "response/length", "response/eos_rate", "response/distinct2")
-        return {name: last.get(name) for name in kept} | {"updates": self.done, "diagnosis": [finding._asdict() for finding in diagnose(self.rows)]}
+def _until_failure(learner: Learner) -> Iterator[int]:
+    """The updates that are still to be made, as long as nothing speaks against one more."""
+    while learner.done < learner.updates and learner.failure() is None:
+        yield learner.done
 
 
-def _require_same_shape(settings: TuneSettings, parent: Artifact) -> None:
-    """A policy is tuned further in the adapter that it has: its rank and its layers can't change on the way."""
-    made = parent.manifest["settings"]["settings"]
-    for name in ("rank", "layers"):
-        if made[name] != getattr(settings, name):
-            raise SettingError(
-                f"tune.{name} is {getattr(settings, name)}, but the policy {parent.id} was made with {made[name]}", fix=f"set tune.{name}={made[name]}"
-            )
+def _in_a_terminal(project: Project, record: Record) -> View:
+    """A run's numbers, failures and newest answers, for who watches it in a terminal."""
+    curves = [Curve(figure.name, [value for _, value in figure.points], figure.value, _briefly(figure)) for figure in figures(record)]
+    findings = [(f"{found.failure} (update {found.update})", f"{found.sign}. {found.say}") for found in record.findings]
+    newest = record.newest()
+    with project.database.read() as session:
+        prompts = prompt_texts(session, [str(one["prompt_id"]) for one in newest])
+    made = [
+        (f"{one['score']:+.2f}{'' if one['finished'] else ', cut off'} | {prompts.get(one['prompt_id'], one['prompt_id'])}".replace("\n", " "), one["text"])
+        for one in newest
+    ]
+    return View(curves, findings, made)
 
 
-@torch.no_grad()
-def _start_value_head(head: nn.Linear, settings: TuneSettings, score: Score) -> None:
-    """A critic that promises nothing, or, under `tune.value_start`, one that says of any state what the reward model would say if the answer ended there.
-
-    Raises:
-        UserError: the reward is nothing that a head on the policy's states could say.
-    """
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    if getattr(settings, "value_start", "zero") == "zero":
-        return
-    if not isinstance(score, GivesValues):
-        raise SettingError("tune.value_start is reward, and this reward has no head that a value head could start from", fix="set tune.value_start=zero")
-    weight, constant = score.value_direction()
-    head.weight.copy_(weight[None])
-    head.bias.fill_(constant)
-
-
-def _narrow(part: list[int], longest: int) -> Any:
-    return lambda values: values[part, :longest]
-
-
-def _add(seen: dict[str, float], new: Forward, old: Forward, losses: Any, mask: Tensor, tokens: float) -> None:
-    """Add a part's statistics to its minibatch's."""
-    with torch.no_grad():
-        ratio = (new.logprobs - old.logprobs).clamp(-20, 20).exp()
-        seen["ratio"] += float(ratio[mask].sum()) / tokens
-    seen["loss"] += float(losses.policy.loss.detach())
-    seen["clipfrac"] += float(losses.policy.clip_fraction)
-    seen["kl_old"] += float(losses.policy.kl_old)
-    seen["max_ratio"] = max(seen["max_ratio"], float(losses.policy.max_ratio))
-    if losses.value is not None:
-        seen["value_loss"] += float(losses.value.detach())
-        seen["value_clipfrac"] += float(losses.value_clip_fraction)
+def _briefly(figure: Figure) -> str:
+    """What is normal, in half a line."""
+    return figure.normal.partition(". ")[0].rstrip(".") + (f" ({figure.unit})" if figure.unit else "")

@@ -24,8 +24,8 @@ from truing.config import write_atomically
 from truing.console import track
 from truing.errors import UserError
 from truing.models.packed import Tree, pack, packs
-from truing.models.sequences import Batch, collate
-from truing.models.trunk import Trunk
+from truing.models.sequences import collate
+from truing.models.trunk import Rows, Trunk
 from truing.store.ids import content_id
 
 Pooling = Literal["last", "mean", "max"]
@@ -86,15 +86,13 @@ def shorten(prompt: Sequence[int], response: Sequence[int], max_tokens: int) -> 
     return tuple(tokens[:border]), tuple(tokens[border:])
 
 
-def pool(hidden: Mapping[int, Tensor], batch: Batch, spec: FeatureSpec) -> Tensor:
-    """(B, D) fp32 from layer → (B, L, H): the readings of each response, side by side.
+def pool(hidden: Mapping[int, Tensor], rows: Rows, spec: FeatureSpec) -> Tensor:
+    """(B, D) fp32, on the CPU, from layer → states of `rows`: the readings of each response, side by side.
 
     Of a response without tokens the prompt's last state is read.
     """
-    found = []
-    for row, (end, length) in enumerate(zip(batch.lengths.tolist(), batch.response_lengths.tolist(), strict=True)):
-        found.append(_read({layer: hidden[layer][row, end - max(length, 1) : end] for layer in spec.layers}, spec))
-    return torch.stack(found)
+    each = [rows.response_states(hidden[layer]) for layer in spec.layers]
+    return torch.stack([_read(dict(zip(spec.layers, own, strict=True)), spec) for own in zip(*each, strict=True)]).cpu()
 
 
 def _read(states: Mapping[int, Tensor], spec: FeatureSpec) -> Tensor:
@@ -153,10 +151,8 @@ def _in_a_row(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec, row: int) 
     """Indices and what is read of them, a forward pass at a time."""
     trees, places = by_prompt(short, row)
     for group in packs([tree.size for tree in trees], row):
-        packed = pack([trees[tree] for tree in group], trunk.pad_id)
-        hidden = trunk.packed_layers(packed, spec.layers)
-        rows = [_read({layer: hidden[layer][start:end] for layer in spec.layers}, spec) for start, end in packed.spans]
-        yield [index for tree in group for index in places[tree]], rows
+        packed = pack([trees[tree] for tree in group], trunk.pad_id, device=trunk.device)
+        yield [index for tree in group for index in places[tree]], list(pool(trunk.hidden_layers(packed, spec.layers), packed, spec))
 
 
 def _padded(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec) -> Iterator[tuple[list[int], list[Tensor]]]:
@@ -165,7 +161,7 @@ def _padded(trunk: Trunk, short: Sequence[Item], spec: FeatureSpec) -> Iterator[
     order = sorted(range(len(short)), key=lambda index: (-widths[index], index))
     for _, same in groupby(order, key=widths.__getitem__):
         for group in iter(lambda: list(islice(same, BATCH)), []):  # noqa: B023 (used at once)
-            batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id)
+            batch = collate([short[index][0] for index in group], [short[index][1] for index in group], trunk.pad_id, device=trunk.device)
             missing = widths[group[0]] - batch.input_ids.shape[1]
             batch = replace(batch, input_ids=torch.nn.functional.pad(batch.input_ids, (0, missing), value=trunk.pad_id))
             yield group, list(pool(trunk.hidden_layers(batch, spec.layers), batch, spec))

@@ -13,8 +13,7 @@ from torch import Tensor
 from truing.artifacts import Artifact, load_artifact
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
-from truing.models.sequences import Batch
-from truing.models.trunk import Trunk, open_trunk
+from truing.models.trunk import Rows, Trunk, open_trunk
 from truing.reward.features import FeatureSpec, Item, features, pool
 from truing.reward.heads import WEIGHTS, By, Head, LinearHead, Scores, load_head
 from truing.reward.train_trunk import learned_states
@@ -143,21 +142,21 @@ class RewardModel(AnyRewardModel):
         return self.head.scores(self.states(items))
 
     @torch.no_grad()
-    def score_hidden(self, hidden: Mapping[int, Tensor], batch: Batch) -> tuple[list[float], list[float]]:
+    def score_hidden(self, hidden: Mapping[int, Tensor], rows: Rows) -> tuple[list[float], list[float]]:
         """As `score_with_std`, from hidden states that the caller has: saves a forward pass of the base.
 
         Args:
-            hidden: layer → (B, L, H) of the base with adapters off, for each of `feature_layers`.
-            batch: what they are the states of.
+            hidden: layer → states of the base with adapters off, for each of `feature_layers`.
+            rows: what they are the states of.
 
         Raises:
             ValueError: the model reads a trunk that has learned, or a sequence is longer than what the model reads.
         """
         if not self.frozen:
             raise ValueError("this reward model's trunk has learned: the base's hidden states are not what it reads")
-        if int(batch.lengths.max()) > self.spec.max_tokens:
-            raise ValueError(f"a sequence of {int(batch.lengths.max())} tokens; this reward model reads the last {self.spec.max_tokens}: use score()")
-        return self.in_numbers(self.head.scores(pool(hidden, batch, self.spec)))
+        if rows.longest > self.spec.max_tokens:
+            raise ValueError(f"a sequence of {rows.longest} tokens; this reward model reads the last {self.spec.max_tokens}: use score()")
+        return self.in_numbers(self.head.scores(pool(hidden, rows, self.spec)))
 
     def states(self, items: Sequence[Item]) -> Tensor:
         """(N, D) what the head reads of each response."""

@@ -182,7 +182,7 @@ class Training:
             tensors |= {f"{place}.{ours}": moments[theirs] for ours, theirs in _MOMENTS.items() if theirs in moments}
         state = {name: getattr(self, name) for name in _COUNTERS}
         state["least"] = self.least.hex()  # a float in JSON that also holds infinity
-        return save({key: value.contiguous() for key, value in tensors.items()}, metadata={"state": json.dumps(state)})
+        return save({key: value.cpu().contiguous() for key, value in tensors.items()}, metadata={"state": json.dumps(state)})
 
     @torch.no_grad()
     def load(self, file: Path) -> None:
@@ -191,9 +191,10 @@ class Training:
             state, there = json.loads(opened.metadata()["state"]), set(opened.keys())
             for place, parameter in enumerate(self.parameters):
                 parameter.copy_(opened.get_tensor(f"{place}.now"))
-                self.best[place] = opened.get_tensor(f"{place}.best")
+                self.best[place] = opened.get_tensor(f"{place}.best").to(parameter.device)
                 if f"{place}.first" in there:
-                    self.optimizer.state[parameter] = {theirs: opened.get_tensor(f"{place}.{ours}") for ours, theirs in _MOMENTS.items()}
+                    moments = {theirs: opened.get_tensor(f"{place}.{ours}") for ours, theirs in _MOMENTS.items()}
+                    self.optimizer.state[parameter] = {name: one if name == "step" else one.to(parameter.device) for name, one in moments.items()}
         for name in _COUNTERS:
             setattr(self, name, state[name])
         self.least = float.fromhex(state["least"])

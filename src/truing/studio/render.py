@@ -26,7 +26,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 from starlette.staticfiles import StaticFiles
 
-from truing.pages.words import between, count, decimal, duration, percent, signed
+from truing.pages.words import between, count, decimal, duration, opening, percent, signed, typeset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,7 @@ def _environment() -> Environment:
     environment.globals |= {"asset": asset}
     environment.filters |= {
         "percent": percent, "decimal": decimal, "signed": signed, "count": count, "between": between, "duration": duration, "markdown": markdown,
+        "opening": opening, "typeset": typeset,
     }  # fmt: skip
     return environment
 

@@ -6,24 +6,26 @@ GAE, whitened over the whole batch. The value head may start as the reward model
 section 3.5).
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from truing.policy.advantages import gae, whiten
-from truing.policy.losses import clipped_surrogate, clipped_value_loss
+from truing.policy.losses import clipped_value_loss
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
-from truing.policy.targets import Losses, Targets
+from truing.policy.settings import OnlineSettings
+from truing.policy.targets import Losses, Row, Targets, surrogate
 
 NAME = "ppo"
 NEEDS_VALUES = True
 
 
-class PPOSettings(TuneSettings):
+class PPOSettings(OnlineSettings):
     """Tuning the policy by PPO (or, with algorithm = "rloo", by RLOO, which has no value head)."""
 
+    whiten_rewards: bool = Field(False, description="scale the rewards of an update to variance 1, their mean kept, before the advantages are taken (ppo)")
     gamma: float = Field(1.0, gt=0, le=1, description="discount of later rewards (ppo)")
     gae_lambda: float = Field(0.95, ge=0, le=1, description="bias-variance trade of the advantage (ppo)")
     value_weight: float = Field(0.1, ge=0, description="weight of the value loss in the total (ppo)")
@@ -37,18 +39,19 @@ class PPOSettings(TuneSettings):
 Settings = PPOSettings
 
 
-def targets(rollout: Rollout, settings: PPOSettings) -> Targets:
+def targets(rollout: Rollout, settings: PPOSettings, rows: Sequence[Row]) -> Targets:
     """Advantages by GAE, whitened over all real tokens of the batch; returns before whitening."""
     assert rollout.values is not None
-    advantages, returns = gae(rollout.rewards, rollout.values, mask=rollout.mask, gamma=settings.gamma, lam=settings.gae_lambda)
+    rewards = whiten(rollout.rewards, rollout.mask, shift_mean=False) if settings.whiten_rewards else rollout.rewards
+    advantages, returns = gae(rewards, rollout.values, mask=rollout.mask, gamma=settings.gamma, lam=settings.gae_lambda)
     return Targets(whiten(advantages, rollout.mask), returns)
 
 
-def loss(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: PPOSettings, denominator: float) -> Losses:
-    """The clipped surrogate plus the clipped value loss, each divided by the minibatch's number of tokens."""
+def loss(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: PPOSettings, denominator: Tensor) -> Losses:
+    """The clipped surrogate plus the clipped value loss."""
     assert new.values is not None
     assert old.values is not None
     assert targets.returns is not None
-    policy = clipped_surrogate(new.logprobs, old.logprobs, targets.advantages, mask, clip=settings.clip, denominator=denominator)
+    policy = surrogate(new, old, targets, mask, settings, denominator)
     value = clipped_value_loss(new.values, old.values, targets.returns, mask, clip=settings.value_clip, denominator=denominator)
     return Losses(policy, settings.value_weight * value.loss, value.clip_fraction)

@@ -6,20 +6,21 @@ stands in for REINFORCE's plain product, whose gradient it has on the first step
 answers stays within the trust region.
 """
 
+from collections.abc import Sequence
+
 from pydantic import model_validator
 from torch import Tensor
 
 from truing.policy.advantages import leave_one_out
-from truing.policy.losses import clipped_surrogate
 from truing.policy.rollout import Forward, Rollout
-from truing.policy.settings import TuneSettings
-from truing.policy.targets import Losses, Targets
+from truing.policy.settings import OnlineSettings
+from truing.policy.targets import Losses, Row, Targets, surrogate
 
 NAME = "rloo"
 NEEDS_VALUES = False
 
 
-class RLOOSettings(TuneSettings):
+class RLOOSettings(OnlineSettings):
     """Tuning the policy by RLOO."""
 
     @model_validator(mode="after")
@@ -32,13 +33,12 @@ class RLOOSettings(TuneSettings):
 Settings = RLOOSettings
 
 
-def targets(rollout: Rollout, settings: RLOOSettings) -> Targets:
+def targets(rollout: Rollout, settings: RLOOSettings, rows: Sequence[Row]) -> Targets:
     """(B, T): an answer's reward minus the mean reward of its siblings, the same on every token."""
     rewards = rollout.rewards.sum(1).view(-1, settings.group_size)  # (P, G)
-    return Targets(leave_one_out(rewards).reshape(-1, 1).expand_as(rollout.mask), None)
+    return Targets(leave_one_out(rewards).reshape(-1, 1).expand_as(rollout.mask))
 
 
-def loss(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: RLOOSettings, denominator: float) -> Losses:
-    """The clipped surrogate, divided by the minibatch's number of tokens."""
-    policy = clipped_surrogate(new.logprobs, old.logprobs, targets.advantages, mask, clip=settings.clip, denominator=denominator)
-    return Losses(policy, None, None)
+def loss(new: Forward, old: Forward, targets: Targets, mask: Tensor, settings: RLOOSettings, denominator: Tensor) -> Losses:
+    """The clipped surrogate."""
+    return Losses(surrogate(new, old, targets, mask, settings, denominator))

@@ -16,6 +16,7 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from truing.errors import UserError
+from truing.models.precision import fastest_device
 from truing.models.trunk import DTYPES
 from truing.reward.export import MAX_TOKENS, OFFSET
 from truing.reward.score import Answer, Turns
@@ -73,7 +74,8 @@ class Classifier:
 
     @torch.no_grad()
     def _score(self, ids: Sequence[int]) -> float:
-        logits = self._model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)).logits.float()
+        row = torch.tensor([ids], device=self._model.device)
+        logits = self._model(input_ids=row, attention_mask=torch.ones_like(row)).logits.float().cpu()
         return float(self._chosen(logits)) + float(getattr(self._config, OFFSET, 0.0))
 
     def _chosen(self, logits: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ def open_classifier(name: str, path: Path, reading: Reading) -> Classifier:
     if seen["missing_keys"]:
         missing = ", ".join(sorted(seen["missing_keys"])[:3])
         raise UserError(f"{name} was never trained to classify: it has no {missing}", fix="name a reward model or another sequence-classification model")
-    return Classifier(name, model, tokenizer, reading)
+    return Classifier(name, model.to(fastest_device()), tokenizer, reading)
 
 
 def _label_of(name: str, config: Any, wanted: str | None) -> int:

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from truing.studio.manage import adjudicate, browse, home, imports, people, quality, rounds, set_form, sets, tokens
+from truing.studio.manage import adjudicate, browse, home, imports, people, quality, rounds, set_form, sets, tokens, tuning
 
 router = APIRouter(include_in_schema=False)
-for room in (home, set_form, sets, imports, people, tokens, adjudicate, quality, browse, rounds):
+for room in (home, set_form, sets, imports, people, tokens, adjudicate, quality, browse, rounds, tuning):
     router.include_router(room.router)

@@ -30,6 +30,7 @@ DOING = {
     "samples": "drawing samples", "ask": "making questions", "annotate": "the simulated crowd answers", "quality": "measuring agreement",
     "disputes": "looking for disputes", "preferences": "freezing preferences", "reward": "fitting", "tune": "tuning", "evaluate": "comparing",
 }  # fmt: skip
+TOLD_IN_FULL = {"tune": "tuning"}  # stage → the room that has a page for each of its runs
 CURVES = {"objective/scores": "score", "objective/kl": "KL"}
 
 
@@ -76,6 +77,7 @@ class Card(NamedTuple):
     address: str  # where its things are listed
     doing: Doing | None
     next: bool  # whether this is the one to go on with
+    watch: str = ""  # where its newest run is told in full
 
 
 @router.get("/")
@@ -102,12 +104,14 @@ def _view(request: Request) -> dict[str, Any]:
 
 def cards_of(session: Session, counts: loop.Counts, at: datetime) -> list[Card]:
     """The stages in the order of the data."""
-    runs = _under_way(loop.latest_runs(session), at)
+    latest = loop.latest_runs(session)
+    runs = _under_way(latest, at)
+    watched = {CARD_OF[stage]: f"/manage/{room}/{latest[stage].id}" for stage, room in TOLD_IN_FULL.items() if stage in latest}
     cards = [
         _prompts(counts), _samples(counts), _questions(counts), _judgements(session, counts, at), _preferences(session), _reward(session),
         _policy(session, counts), _verdict(session),
     ]  # fmt: skip
-    cards = [card._replace(doing=runs.get(card.key)) for card in cards]
+    cards = [card._replace(doing=runs.get(card.key), watch=watched.get(card.key, "")) for card in cards]
     first = next((card.key for card in cards if _unfinished(card, counts)), None)
     return [card._replace(next=card.key == first) for card in cards]
 
@@ -218,7 +222,7 @@ def _under_way(runs: Mapping[str, Run], at: datetime) -> dict[str, Doing]:
 def doing(run: Run, at: datetime) -> Doing:
     """A run as its card shows it: the numbers that its stage wrote into `progress`."""
     facts, silent = run.progress, (at - run.heartbeat_at).total_seconds()
-    state = "silent" if run.state == RunState.RUNNING and silent > SILENT_AFTER.get(run.stage, SILENT) else run.state
+    state = "silent" if run.state == RunState.RUNNING and silent > _patience(run) else run.state
     curves = []
     for key, name in CURVES.items():
         values = facts.get("curves", {}).get(key) or []
@@ -231,6 +235,12 @@ def doing(run: Run, at: datetime) -> Doing:
     return Doing(
         run.stage, DOING.get(run.stage, run.stage), state, done, total, None if left is None else max(0.0, left - silent), silent, numbers, curves, run.error
     )
+
+
+def _patience(run: Run) -> float:
+    """Seconds without a sign of life after which a run is taken for dead; one whose steps are long gets three of them."""
+    done = run.progress.get("done")
+    return max(SILENT_AFTER.get(run.stage, SILENT), 3 * run.seconds / done if done else 0.0)
 
 
 def _many(n: int, one: str, several: str = "") -> str:

@@ -1,5 +1,6 @@
 // Keeps parts of a page fresh: every element with data-live="/address" is fetched again every two seconds while the tab is seen.
 // A fragment that holds data-reload has come to its end: the page is loaded again, without what its address said of the beginning.
+// One that holds data-rest has come to its end, too, and stays as it is.
 
 const EVERY_MS = 2000;
 
@@ -25,6 +26,7 @@ function keep(box) {
       if (html !== shown) {
         place(box, html);
         shown = html;
+        if (box.querySelector("[data-rest]")) clearInterval(ticking);
         if (box.querySelector("[data-reload]")) { location.replace(location.pathname); return; }
       }
     } catch (error) {
@@ -34,7 +36,7 @@ function keep(box) {
   }
   let going = false;
   const turn = async () => { if (!going) { going = true; try { await look(); } finally { going = false; } } };
-  setInterval(turn, EVERY_MS);
+  const ticking = setInterval(turn, EVERY_MS);
   document.addEventListener("visibilitychange", turn);
 }
 
