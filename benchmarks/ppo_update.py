@@ -204,9 +204,9 @@ def fewest_seconds(trunk: Trunk, settings: OnlineSettings, arguments: argparse.N
     backward = 2 * body * adapted * (read + drawn) + 2 * head * drawn + 2 * lora * (read + drawn)
     again = 2 * body * adapted * (read + drawn) + 2 * head * drawn + lora * (read + drawn)
     return {
-        "sampling_s": round(2 * body * read / rate + arguments.response * step, 3),
-        "scoring_s": round(scoring / rate, 3),
-        "training_s": round(settings.epochs * (again + backward) / rate, 3),
+        "sampling_s": 2 * body * read / rate + arguments.response * step,
+        "scoring_s": scoring / rate,
+        "training_s": settings.epochs * (again + backward) / rate,
         "product_gflops": round(rate / 1e9, 1),
         "reading_gb_s": round(bytes_a_second / 1e9, 1),
     }
