@@ -88,7 +88,7 @@ def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequ
     plain: list[list[float]] = [[] for _ in prompts]
     alive = torch.arange(len(prompts), device=trunk.device)  # which sample each row of the batch is
     for step in range(steps):
-        logits = trunk.logits(decoding.hidden)
+        logits = decoding.logits()
         chosen, *found = draw(logits, noise[alive, step], temperature)
         going = []
         for row, (sample, token, logprob, plain_logprob) in enumerate(zip(alive.tolist(), chosen.tolist(), *(part.tolist() for part in found), strict=True)):
@@ -180,10 +180,16 @@ class Decoding:
         """Keep these rows, in this order; a row may be taken more than once."""
         self.keys, self.values = ([states[rows] for states in kept] for kept in (self.keys, self.values))
         self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
+        self.products = self.trunk.products(len(rows))
+
+    def logits(self) -> Tensor:
+        """(B, V) of the next token."""
+        return self.trunk.logits(self.hidden, self.products)
 
     def step(self, tokens: Tensor) -> None:
         """One more token of each, (B,)."""
-        self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, self.looks[:, : self.length + 1])
+        looks = self.looks[:, : self.length + 1]
+        self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, looks, self.products)
         self.length += 1
         self.positions = self.positions + 1
 
@@ -205,6 +211,10 @@ class PaddedDecoding:
         self.hidden = trunk.step(input_ids, mask[:, None], (places - padding[:, None]).clamp(min=0), self.cache)[:, -1]
         self.positions = longest - padding
         self.looks = torch.nn.functional.pad(real, (0, steps), value=True)
+
+    def logits(self) -> Tensor:
+        """(B, V) of the next token."""
+        return self.trunk.logits(self.hidden)
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once."""

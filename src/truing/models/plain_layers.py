@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from truing.models.packed import Packed, attend
+from truing.models.products import Products
 
 Keep = Callable[[Tensor, Tensor], None]
 
@@ -35,7 +36,7 @@ def layer_forward(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, packed: 
     return found
 
 
-def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor) -> Tensor:
+def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor, products: Products) -> Tensor:
     """(B, H) after a transformer layer from (B, H) before it, one more token of each sequence; its keys and values are written into the buffers.
 
     Args:
@@ -43,15 +44,25 @@ def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tenso
         keys, values: (B, g, S, D).
         at: the place of the new token, the same in every sequence.
         mask: (B, 1, 1, at + 1) bool, True where it may look.
+        products: who applies the layer's matrices.
     """
-    own = layer.self_attn
-    query, key, value = _projected(layer, states, cos, sin)
+    own, mlp = layer.self_attn, layer.mlp
+    inner = norm(layer.input_layernorm, states)
+    query, key, value = (products(project, inner).unflatten(-1, (-1, own.head_dim)) for project in (own.q_proj, own.k_proj, own.v_proj))
+    turned = rotate(torch.cat([query, key], 1), cos, sin)
+    query, key = turned.split([query.shape[1], key.shape[1]], 1)
     keys[:, :, at], values[:, :, at] = key, value
     together = query.unflatten(1, (key.shape[1], -1))  # (B, g, h / g, D): the heads that share keys ask as if they were tokens
     mixed = scaled_dot_product_attention(together, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=mask, scale=own.scaling)
-    states = states + own.o_proj(mixed.flatten(1))
-    found: Tensor = states + layer.mlp(norm(layer.post_attention_layernorm, states))
-    return found
+    states = states + products(own.o_proj, mixed.flatten(1))
+    inner = norm(layer.post_attention_layernorm, states)
+    return states + products(mlp.down_proj, mlp.act_fn(products(mlp.gate_proj, inner)).mul_(products(mlp.up_proj, inner)))
+
+
+def matrices(layer: Any) -> list[nn.Module]:
+    """Of a layer, as modules: what `layer_step` multiplies by."""
+    own, mlp = layer.self_attn, layer.mlp
+    return [own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
 
 
 def _projected(layer: Any, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,12 +75,16 @@ def _projected(layer: Any, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Te
 
 def norm(module: Any, states: Tensor) -> Tensor:
     """(N, H) after root-mean-square normalisation (Zhang & Sennrich 2019, arXiv:1910.07467) with a module's weight."""
+    if not torch.is_grad_enabled():
+        return _normed(states, module.weight, module.variance_epsilon)[0]
     found: Tensor = _Norm.apply(states, module.weight, module.variance_epsilon)  # type: ignore[no-untyped-call]
     return found
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(N, heads, D) with each half's pairs turned by their positions' angles (Su et al. 2021, arXiv:2104.09864)."""
+    if not torch.is_grad_enabled():
+        return _turned(states, cos, sin, 1)
     found: Tensor = _Rotate.apply(states, cos, sin)  # type: ignore[no-untyped-call]
     return found
 
@@ -79,10 +94,9 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        fine = states.to(torch.promote_types(states.dtype, torch.float32))
-        scale = fine.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+        found, scale = _normed(states, weight, epsilon)
         ctx.save_for_backward(states, weight, scale)
-        return (fine * scale).to(states.dtype).mul_(weight)
+        return found
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,6 +106,13 @@ class _Norm(torch.autograd.Function):
         pulled = upward * weight
         along = (pulled * fine).mean(-1, keepdim=True).mul_(scale.pow(3)).neg_()
         return pulled.mul_(scale).addcmul_(fine, along).to(states.dtype), of_weight, None
+
+
+def _normed(states: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """(N, H) and 1 / r, (N, 1)."""
+    fine = states.to(torch.promote_types(states.dtype, torch.float32))
+    scale = fine.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
+    return (fine * scale).to(states.dtype).mul_(weight), scale
 
 
 class _Rotate(torch.autograd.Function):

@@ -18,8 +18,9 @@ from transformers.pytorch_utils import Conv1D
 from truing.errors import SettingError, UserError
 from truing.models.lora import speed_up
 from truing.models.packed import Packed, pack, trees_of
-from truing.models.plain_layers import Keep, layer_forward, layer_step, norm
+from truing.models.plain_layers import Keep, layer_forward, layer_step, matrices, norm
 from truing.models.precision import fastest_device, fastest_dtype
+from truing.models.products import Products
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
 from truing.models.whole import WholeWeights, bare, saved
@@ -155,9 +156,13 @@ class Trunk:
                 found[place] = norm(self._body.norm, states) if place == self.layers else states
         return found
 
-    def logits(self, rows: Tensor) -> Tensor:
-        """(N, V) fp32 from (N, H)."""
-        logits: Tensor = self.head(rows).float()
+    def logits(self, rows: Tensor, products: Products | None = None) -> Tensor:
+        """(N, V) fp32 from (N, H).
+
+        Args:
+            products: who applies the output matrix.
+        """
+        logits: Tensor = (self.head(rows) if products is None else products(self.head, rows)).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def normed(self, states: Tensor) -> Tensor:
@@ -184,18 +189,25 @@ class Trunk:
         """Take up what `merged_weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))
 
-    def plain_step(self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor) -> Tensor:
+    def products(self, rows: int) -> Products:
+        """The model's matrices, to be applied to so many rows time after time; only for a model that `splits`."""
+        return Products([self.head, *(module for layer in self._body.layers for module in matrices(layer))], rows)
+
+    def plain_step(
+        self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor, products: Products
+    ) -> Tensor:
         """(B, H) states of one more token of each sequence; only for a model that `splits`.
 
         Args:
             tokens, positions: (B,).
             keys, values: (B, g, S, D) of each layer; written at place `at`.
             looks: (B, at + 1) bool, True where the token may look.
+            products: of this model.
         """
         states = self._body.embed_tokens(tokens)
         cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=positions[None]))
         for layer, own_keys, own_values in zip(self._body.layers, keys, values, strict=True):
-            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None])
+            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None], products)
         return norm(self._body.norm, states)
 
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
