@@ -5,9 +5,8 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 
-# As many processes run the tests; each holds a gigabyte or so, and three keep two cores busy, as some tests wait. Tests of one file stay together as far
-# as the work is even.
-WORKERS ?= 3
+# As many processes run the tests; each holds a gigabyte or so, and two keep two cores busy. Tests of one file stay together as far as the work is even.
+WORKERS ?= 2
 # Their files lie in memory where it has room (a run leaves about a gigabyte): the store waits for the disk at every write, and a disk takes its time.
 ROOM := $(shell test "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1)" -gt 4000000 2>/dev/null && echo /dev/shm || echo $${TMPDIR:-/tmp})
 IN_SCRATCH := scratch=$$(mktemp -d -p $(ROOM) truing-tests-XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && TMPDIR="$$scratch"

@@ -1,7 +1,7 @@
 """Products of a few rows with a model's matrices, time after time, as in sampling a token at a time.
 
 PyTorch hands each to a kernel that lays the matrix out anew for every product; with few rows that takes longer than the product. In fp32 on a CPU with MKL the
-matrices are laid out once, for so many rows: two to three times faster at 16 rows, half as fast again at 64 (benchmarks/sampling.py).
+matrices are laid out once, for so many rows: a step of sampling is then 2.5 times faster at 16 and 32 rows, and half as fast again at 64 (docs/log.md).
 """
 
 from collections.abc import Iterable
