@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from truing.errors import UserError
 from truing.models.packed import Tree, pack
+from truing.models.products import FEWEST_STEPS, Products
 from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 
@@ -180,7 +181,7 @@ class Decoding:
         """Keep these rows, in this order; a row may be taken more than once."""
         self.keys, self.values = ([states[rows] for states in kept] for kept in (self.keys, self.values))
         self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
-        self.products = self.trunk.products(len(rows))
+        self.products: Products | None = None  # those for another number of rows are let go before new ones are made
 
     def logits(self) -> Tensor:
         """(B, V) of the next token."""
@@ -188,6 +189,9 @@ class Decoding:
 
     def step(self, tokens: Tensor) -> None:
         """One more token of each, (B,)."""
+        if self.products is None:
+            worth_it = self.looks.shape[1] - self.length >= FEWEST_STEPS
+            self.products = self.trunk.products(len(tokens) if worth_it else 0)
         looks = self.looks[:, : self.length + 1]
         self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, looks, self.products)
         self.length += 1
