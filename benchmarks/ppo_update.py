@@ -9,7 +9,7 @@ TRL 1.12, the last release that had it; RLOO and GRPO, four answers to a prompt,
     python benchmarks/ppo_update.py --json --algorithm grpo --peer PYTHON --peer-script benchmarks/peers/trl_online.py        beside TRL 1.16
 
 Both run in turn, each in a process of its own, for some rounds; medians over the rounds count, so that both see the same machine. The peer runs in the faster
-of its number types, found by a trial before. Nothing else should run meanwhile.
+of its number types, found by a trial before; where this machine multiplies bf16 more slowly than fp32, in fp32. Nothing else should run meanwhile.
 
 `roofline_ratio` is seconds over the fewest that the machine allows: products counted (two operations a weight and token forward, as many for the gradient of
 the states, LoRA's own three times; attention left out) over the rate that it multiplies such matrices at, and in sampling no step faster than the weights can
@@ -37,7 +37,7 @@ import torch
 from truing.config import write_atomically
 from truing.console import say
 from truing.models.generate import generate
-from truing.models.precision import machine
+from truing.models.precision import bf16_speedup, machine
 from truing.models.registry import ModelSettings, resolve
 from truing.models.trunk import Trunk, open_trunk
 from truing.policy import rollout
@@ -266,6 +266,8 @@ def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
         command += ["--prompt", str(arguments.prompt)]
     else:
         command += ["--algorithm", arguments.algorithm, "--prompts", str(prompts), "--microbatch", str(arguments.microbatch or arguments.batch)]
+    if bf16_speedup() < 1:
+        return [*command, "--updates", str(arguments.updates)]
     trials = {way: said([*command, "--updates", "2", *way])["seconds_per_update"] for way in ((), ("--bf16",))}
     say(f"the peer's trials, seconds of an update: { ({'bf16' if way else 'fp32': seconds for way, seconds in trials.items()}) }")
     return [*command, "--updates", str(arguments.updates), *min(trials, key=lambda way: trials[way])]

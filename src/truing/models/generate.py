@@ -63,9 +63,10 @@ def generate_batches(
 ) -> Iterator[tuple[list[int], list[Response]]]:
     """As `generate`, a batch at a time: the indices it holds and their responses."""
     _check_length(trunk, max(map(len, prompts), default=0), max_new_tokens)
+    products = trunk.products(lay_out=max_new_tokens >= FEWEST_STEPS) if trunk.splits else None
     for bucket in length_buckets([len(prompt) for prompt in prompts], batch_size):
         chosen = [prompts[index] for index in bucket]
-        yield bucket, _generate_bucket(trunk, chosen, [seeds[index] for index in bucket], max_new_tokens, temperature)
+        yield bucket, _generate_bucket(trunk, products, chosen, [seeds[index] for index in bucket], max_new_tokens, temperature)
 
 
 def _check_length(trunk: Trunk, longest_prompt: int, max_new_tokens: int) -> None:
@@ -77,12 +78,14 @@ def _check_length(trunk: Trunk, longest_prompt: int, max_new_tokens: int) -> Non
 
 
 @torch.no_grad()
-def _generate_bucket(trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], steps: int, temperature: float) -> list[Response]:
+def _generate_bucket(
+    trunk: Trunk, products: Products | None, prompts: Sequence[Sequence[int]], seeds: Sequence[int], steps: int, temperature: float
+) -> list[Response]:
     # (B, steps), drawn on the CPU, so that a seed means the same everywhere.
     noise = torch.stack([torch.rand(steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]).to(trunk.device)
     unique = sorted({tuple(prompt) for prompt in prompts})
     row_of = {prompt: row for row, prompt in enumerate(unique)}
-    decoding = Decoding(trunk, unique, steps) if trunk.splits else PaddedDecoding(trunk, unique, steps)
+    decoding = PaddedDecoding(trunk, unique, steps) if products is None else Decoding(trunk, products, unique, steps)
     decoding.select(torch.tensor([row_of[tuple(prompt)] for prompt in prompts], device=trunk.device))
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
@@ -155,8 +158,8 @@ class Decoding:
         hidden: (B, H) states that predict the next token.
     """
 
-    def __init__(self, trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
-        self.trunk = trunk
+    def __init__(self, trunk: Trunk, products: Products, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
+        self.trunk, self.products = trunk, products
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=trunk.device)
         self.length, ends = int(lengths.max()), lengths.cumsum(0)
         capacity = self.length + steps
@@ -181,7 +184,6 @@ class Decoding:
         """Keep these rows, in this order; a row may be taken more than once."""
         self.keys, self.values = ([states[rows] for states in kept] for kept in (self.keys, self.values))
         self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
-        self.products: Products | None = None  # those for another number of rows are let go before new ones are made
 
     def logits(self) -> Tensor:
         """(B, V) of the next token."""
@@ -189,9 +191,6 @@ class Decoding:
 
     def step(self, tokens: Tensor) -> None:
         """One more token of each, (B,)."""
-        if self.products is None:
-            worth_it = self.looks.shape[1] - self.length >= FEWEST_STEPS
-            self.products = self.trunk.products(len(tokens) if worth_it else 0)
         looks = self.looks[:, : self.length + 1]
         self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, looks, self.products)
         self.length += 1

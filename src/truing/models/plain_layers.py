@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from truing.models.packed import Packed, attend
-from truing.models.products import Products
+from truing.models.products import Products, Together
 
 Keep = Callable[[Tensor, Tensor], None]
 
@@ -46,23 +46,23 @@ def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tenso
         mask: (B, 1, 1, at + 1) bool, True where it may look.
         products: who applies the layer's matrices.
     """
-    own, mlp = layer.self_attn, layer.mlp
+    own = layer.self_attn
     inner = norm(layer.input_layernorm, states)
-    query, key, value = (products(project, inner).unflatten(-1, (-1, own.head_dim)) for project in (own.q_proj, own.k_proj, own.v_proj))
-    turned = rotate(torch.cat([query, key], 1), cos, sin)
-    query, key = turned.split([query.shape[1], key.shape[1]], 1)
-    keys[:, :, at], values[:, :, at] = key, value
-    together = query.unflatten(1, (key.shape[1], -1))  # (B, g, h / g, D): the heads that share keys ask as if they were tokens
+    into, out, wide, narrow = matrices(layer)
+    projected, shared = products(into, inner).unflatten(-1, (-1, own.head_dim)), keys.shape[1]  # (B, h + 2 g, D): queries, keys, values
+    turned = rotate(projected[:, :-shared], cos, sin)
+    keys[:, :, at], values[:, :, at] = turned[:, -shared:], projected[:, -shared:]
+    together = turned[:, :-shared].unflatten(1, (shared, -1))  # (B, g, h / g, D): the heads that share keys ask as if they were tokens
     mixed = scaled_dot_product_attention(together, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=mask, scale=own.scaling)
-    states = states + products(own.o_proj, mixed.flatten(1))
-    inner = norm(layer.post_attention_layernorm, states)
-    return states + products(mlp.down_proj, mlp.act_fn(products(mlp.gate_proj, inner)).mul_(products(mlp.up_proj, inner)))
+    states = states + products(out, mixed.flatten(1))
+    gate, up = products(wide, norm(layer.post_attention_layernorm, states)).chunk(2, -1)
+    return states + products(narrow, layer.mlp.act_fn(gate).mul_(up))
 
 
-def matrices(layer: Any) -> list[nn.Module]:
-    """Of a layer, as modules: what `layer_step` multiplies by."""
+def matrices(layer: Any) -> list[Together]:
+    """Of a layer, as modules: what `layer_step` multiplies by, those that are applied to the same rows together."""
     own, mlp = layer.self_attn, layer.mlp
-    return [own.q_proj, own.k_proj, own.v_proj, own.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    return [(own.q_proj, own.k_proj, own.v_proj), (own.o_proj,), (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,)]
 
 
 def _projected(layer: Any, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Products of a few rows with a model's matrices, time after time, as in sampling a token at a time.
 
-PyTorch hands each to a kernel that lays the matrix out anew for every product; with few rows that takes longer than the product. In fp32 on a CPU with MKL the
-matrices are laid out once, for so many rows: a step of sampling is then 2.5 times faster at 16 and 32 rows, and half as fast again at 64 (docs/log.md).
+PyTorch hands each to a kernel that lays the matrix out anew for every product; with few rows that takes longer than the product. In fp32 on a CPU with oneDNN
+the matrices are laid out once for all that is drawn, those that are applied to the same rows as one (docs/log.md has what that gains).
 """
 
 from collections.abc import Iterable
@@ -11,39 +11,52 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-FEWEST_ROWS = 8  # with less, reading the matrix is all there is to do
-FEWEST_STEPS = 4  # to lay all matrices out (0.1 to 0.2 s for 135M) takes as long as one or two steps save
+FEWEST_STEPS = 8  # to lay all matrices out (0.1 to 0.2 s for 135M) takes as long as two to six steps save
+LIKELY_ROWS = 16  # laid out with these in mind; others gain as much, measured from 4 to 128
+
+Together = tuple[nn.Module, ...]
 
 
 class Products:
     """`nn.Linear` modules, or LoRA around them that is off, applied to rows.
 
-    Attributes:
-        rows: for how many the matrices are laid out; any other number is multiplied as ever.
+    Args:
+        groups: modules that are applied to the same rows stand together.
+        lay_out: False multiplies as ever, for too few steps to gain.
     """
 
-    def __init__(self, modules: Iterable[nn.Module], rows: int) -> None:
-        self.rows = rows
-        self._laid_out: dict[nn.Module, tuple[Tensor, nn.Linear]] = {}
-        for module in modules if rows >= FEWEST_ROWS and torch.backends.mkl.is_available() else ():
-            base = _bare(module)
-            if base is not None and base.weight.dtype == torch.float32 and base.weight.device.type == "cpu":
-                self._laid_out[module] = torch.ops.mkl._mkl_reorder_linear_weight(base.weight.detach(), rows), base
+    def __init__(self, groups: Iterable[Together], *, lay_out: bool) -> None:
+        self._laid_out: dict[Together, tuple[Tensor, Tensor | None]] = {}
+        for group in groups if lay_out and torch.backends.mkldnn.is_available() else ():
+            bases = [base for base in map(_bare, group) if base is not None and _gains(base)]
+            if len(bases) == len(group):
+                weight = torch.cat([base.weight.detach() for base in bases])
+                self._laid_out[group] = torch.ops.mkldnn._reorder_linear_weight(weight, LIKELY_ROWS), _biases(bases)
 
-    def __call__(self, module: Any, x: Tensor) -> Tensor:
-        """(N, O) from x (N, I). Carries no gradient."""
+    def __call__(self, group: Together, x: Tensor) -> Tensor:
+        """(N, O) from x (N, I): what the group's modules give, side by side. Carries no gradient."""
         found: Tensor
-        if module not in self._laid_out or len(x) != self.rows:
-            found = module(x)
+        if group in self._laid_out:
+            found = torch.ops.mkldnn._linear_pointwise(x, *self._laid_out[group], "none", [], "")
         else:
-            weight, base = self._laid_out[module]
-            found = torch.ops.mkl._mkl_linear(x, weight, base.weight, base.bias, self.rows)
+            parts = [module(x) for module in group]
+            found = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return found
 
 
-def _bare(module: nn.Module) -> nn.Linear | None:
+def _bare(module: Any) -> nn.Linear | None:
     """The linear layer that a module comes down to, or None where it is more than that."""
     if isinstance(module, LoraLayer):
         on = not module.disable_adapters and any(name in module.lora_A for name in module.active_adapters)
         module = module if on else module.get_base_layer()
     return module if type(module) is nn.Linear else None
+
+
+def _gains(base: nn.Linear) -> bool:
+    return base.weight.dtype == torch.float32 and base.weight.device.type == "cpu"
+
+
+def _biases(bases: list[nn.Linear]) -> Tensor | None:
+    if all(base.bias is None for base in bases):
+        return None
+    return torch.cat([base.weight.new_zeros(base.out_features) if base.bias is None else base.bias.detach() for base in bases])

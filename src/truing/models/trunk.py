@@ -162,7 +162,7 @@ class Trunk:
         Args:
             products: who applies the output matrix.
         """
-        logits: Tensor = (self.head(rows) if products is None else products(self.head, rows)).float()
+        logits: Tensor = (self.head(rows) if products is None else products((self.head,), rows)).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def normed(self, states: Tensor) -> Tensor:
@@ -189,9 +189,9 @@ class Trunk:
         """Take up what `merged_weights` gave. For a trunk of one's own: it is another model then."""
         self._body.load_state_dict(load_file(file))
 
-    def products(self, rows: int) -> Products:
-        """The model's matrices, to be applied to so many rows time after time; only for a model that `splits`."""
-        return Products([self.head, *(module for layer in self._body.layers for module in matrices(layer))], rows)
+    def products(self, *, lay_out: bool) -> Products:
+        """The model's matrices as they are now, to be applied time after time; only for a model that `splits`."""
+        return Products([(self.head,), *(group for layer in self._body.layers for group in matrices(layer))], lay_out=lay_out)
 
     def plain_step(
         self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor, products: Products
