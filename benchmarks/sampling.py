@@ -30,6 +30,7 @@ import torch
 from truing.config import write_atomically
 from truing.console import say
 from truing.models.generate import generate
+from truing.models.plain_layers import matrices
 from truing.models.precision import machine
 from truing.models.registry import ModelSettings, resolve
 from truing.models.trunk import Trunk, open_trunk
@@ -131,16 +132,17 @@ def seconds(sample: Sample, prompts: list[list[int]], new: int, repeats: int) ->
 
 
 def fewest_seconds(trunk: Trunk, batch: int) -> float:
-    """Of a step: the products of one token of each row, each weight read from memory, at the best of a few tries."""
-    weights = [module.weight for module in trunk.model.modules() if isinstance(module, torch.nn.Linear)]
-    rows = {width: torch.randn(batch, width, dtype=trunk.dtype) for width in {weight.shape[1] for weight in weights}}
+    """Of a step: the products of one token of each row, each weight read from memory, at the best of a few tries, as they stand or laid out once."""
+    groups: list[Any] = [(trunk.head,), *(group for layer in trunk.model.model.layers for group in matrices(layer))]
+    rows = {width: torch.randn(batch, width, dtype=trunk.dtype) for width in {group[0].in_features for group in groups}}
     times = []
     with torch.no_grad():
-        for _ in range(7):
-            began = time.perf_counter()
-            for weight in weights:
-                torch.nn.functional.linear(rows[weight.shape[1]], weight)
-            times.append(time.perf_counter() - began)
+        for products in (trunk.products(lay_out=False), trunk.products(lay_out=True)):
+            for _ in range(5):
+                began = time.perf_counter()
+                for group in groups:
+                    products(group, rows[group[0].in_features])
+                times.append(time.perf_counter() - began)
     return min(times)
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import llama_cpp
 
+QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)  # it tells thousands of lines of itself
+
 
 def main() -> None:
     """Measure and print."""
@@ -25,6 +27,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    llama_cpp.llama_log_set(QUIET, None)
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(arguments.gguf.encode(), llama_cpp.llama_model_default_params())
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))

@@ -4,7 +4,7 @@ A sample's tokens depend on its prompt, its seed and the policy alone, not on it
 bf16 up to rounding). Shapes: B rows, P unique prompts, S cached tokens, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +14,14 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from truing.errors import UserError
 from truing.models.packed import Tree, pack
 from truing.models.products import FEWEST_STEPS, Products
+from truing.models.replay import record, records
 from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 
 BLOCK = 256  # columns of the vocabulary added up at a time
+DRAWN_AT_ONCE = 8  # rows of logits, on a CPU: what its caches hold, which are gone over a dozen times
 KEEP = 0.75  # rows that have ended are dropped from the batch once fewer than this share is left
+KEEP_RECORDED = 0.25  # the same where a step is recorded, which takes as long as some dozens of steps
 
 
 class Response(NamedTuple):
@@ -105,7 +108,7 @@ def _generate_bucket(
                 going.append(row)
         if not going or step == steps - 1:
             break
-        if len(going) <= KEEP * len(alive):
+        if len(going) <= (KEEP_RECORDED if decoding.recorded else KEEP) * len(alive):
             rows = torch.tensor(going, device=trunk.device)
             decoding.select(rows)
             alive, chosen = alive[rows], chosen[rows]
@@ -127,6 +130,10 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, T
     Returns:
         tokens (B,); their log-probabilities (B,) at that temperature and (B,) at temperature 1, nats.
     """
+    if len(logits) > DRAWN_AT_ONCE and logits.device.type == "cpu":
+        some = [draw(*part, temperature) for part in zip(logits.split(DRAWN_AT_ONCE), uniform.split(DRAWN_AT_ONCE), strict=True)]
+        tokens, first, second = (torch.cat(parts) for parts in zip(*some, strict=True))
+        return tokens, first, second
     rows, vocabulary = logits.shape
     scaled = logits / temperature
     top = scaled.amax(1, keepdim=True)
@@ -156,10 +163,14 @@ class Decoding:
 
     Attributes:
         hidden: (B, H) states that predict the next token.
+        recorded: whether a step is the same work every time, recorded once: on a GPU.
     """
 
     def __init__(self, trunk: Trunk, products: Products, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
-        self.trunk, self.products = trunk, products
+        self.trunk, self.products, self.recorded = trunk, products, records(trunk.device)
+        self._place = torch.zeros(1, dtype=torch.long, device=trunk.device)
+        self._given: tuple[Tensor, ...] = ()  # where a recorded step reads: states, cos, sin, and where it may look
+        self._work: Callable[[], Tensor] | None = None
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=trunk.device)
         self.length, ends = int(lengths.max()), lengths.cumsum(0)
         capacity = self.length + steps
@@ -182,6 +193,7 @@ class Decoding:
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows, in this order; a row may be taken more than once."""
+        self._work = None  # what was recorded reads the old rows
         self.keys, self.values = ([states[rows] for states in kept] for kept in (self.keys, self.values))
         self.hidden, self.positions, self.looks = self.hidden[rows], self.positions[rows], self.looks[rows]
 
@@ -191,14 +203,31 @@ class Decoding:
 
     def step(self, tokens: Tensor) -> None:
         """One more token of each, (B,)."""
-        looks = self.looks[:, : self.length + 1]
-        self.hidden = self.trunk.plain_step(tokens, self.positions, self.keys, self.values, self.length, looks, self.products)
+        read = self.trunk.read_tokens(tokens, self.positions)
+        if self.recorded:
+            self.hidden = self._again(*read).clone()
+        else:
+            self.hidden = self.trunk.plain_step(*read, self.keys, self.values, self.length, self.looks[:, : self.length + 1], self.products)
         self.length += 1
         self.positions = self.positions + 1
+
+    def _again(self, *read: Tensor) -> Tensor:
+        """A step as it was recorded; recorded first, where rows have changed since."""
+        reached = torch.arange(self.looks.shape[1], device=self.looks.device) <= self.length
+        given = (*read, self.looks & reached)
+        self._place.fill_(self.length)
+        if self._work is None:
+            states, cos, sin, looks = self._given = tuple(tensor.clone() for tensor in given)
+            self._work = record(lambda: self.trunk.plain_step(states, cos, sin, self.keys, self.values, self._place, looks, self.products))
+        for kept, new in zip(self._given, given, strict=True):
+            kept.copy_(new)
+        return self._work()
 
 
 class PaddedDecoding:
     """The same in any other model, by transformers' own layers; prompts are padded on the left."""
+
+    recorded = False
 
     def __init__(self, trunk: Trunk, prompts: Sequence[tuple[int, ...]], steps: int) -> None:
         self.trunk = trunk

@@ -36,14 +36,17 @@ def layer_forward(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, packed: 
     return found
 
 
-def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int, mask: Tensor, products: Products) -> Tensor:
+def layer_step(
+    layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor, at: int | Tensor, mask: Tensor, products: Products
+) -> Tensor:
     """(B, H) after a transformer layer from (B, H) before it, one more token of each sequence; its keys and values are written into the buffers.
 
     Args:
         cos, sin: (B, D) of the rotary embedding at each token's position.
         keys, values: (B, g, S, D).
-        at: the place of the new token, the same in every sequence.
-        mask: (B, 1, 1, at + 1) bool, True where it may look.
+        at: the place of the new token, the same in every sequence; as (1,) on the model's device, the whole of the buffers is looked at, so that every step
+            is the same work.
+        mask: (B, 1, 1, at + 1) bool, True where it may look; (B, 1, 1, S) where `at` is a tensor.
         products: who applies the layer's matrices.
     """
     own = layer.self_attn
@@ -51,9 +54,9 @@ def layer_step(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, keys: Tenso
     into, out, wide, narrow = matrices(layer)
     projected, shared = products(into, inner).unflatten(-1, (-1, own.head_dim)), keys.shape[1]  # (B, h + 2 g, D): queries, keys, values
     turned = rotate(projected[:, :-shared], cos, sin)
-    keys[:, :, at], values[:, :, at] = turned[:, -shared:], projected[:, -shared:]
+    seen_keys, seen_values = _written(keys, at, turned[:, -shared:]), _written(values, at, projected[:, -shared:])
     together = turned[:, :-shared].unflatten(1, (shared, -1))  # (B, g, h / g, D): the heads that share keys ask as if they were tokens
-    mixed = scaled_dot_product_attention(together, keys[:, :, : at + 1], values[:, :, : at + 1], attn_mask=mask, scale=own.scaling)
+    mixed = scaled_dot_product_attention(together, seen_keys, seen_values, attn_mask=mask, scale=own.scaling)
     states = states + products(out, mixed.flatten(1))
     gate, up = products(wide, norm(layer.post_attention_layernorm, states)).chunk(2, -1)
     return states + products(narrow, layer.mlp.act_fn(gate).mul_(up))
@@ -63,6 +66,14 @@ def matrices(layer: Any) -> list[Together]:
     """Of a layer, as modules: what `layer_step` multiplies by, those that are applied to the same rows together."""
     own, mlp = layer.self_attn, layer.mlp
     return [(own.q_proj, own.k_proj, own.v_proj), (own.o_proj,), (mlp.gate_proj, mlp.up_proj), (mlp.down_proj,)]
+
+
+def _written(buffer: Tensor, at: int | Tensor, states: Tensor) -> Tensor:
+    """What there is to look at of a buffer (B, g, S, D) once states (B, g, D) stand at that place."""
+    if isinstance(at, Tensor):
+        return buffer.index_copy_(2, at, states[:, :, None])
+    buffer[:, :, at] = states
+    return buffer[:, :, : at + 1]
 
 
 def _projected(layer: Any, states: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

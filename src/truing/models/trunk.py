@@ -193,19 +193,24 @@ class Trunk:
         """The model's matrices as they are now, to be applied time after time; only for a model that `splits`."""
         return Products([(self.head,), *(group for layer in self._body.layers for group in matrices(layer))], lay_out=lay_out)
 
+    def read_tokens(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H) states below the first layer and (B, D) cos and sin of the rotary embedding, of tokens (B,) at positions (B,); only for a model that
+        `splits`."""
+        states = self._body.embed_tokens(tokens)
+        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=positions[None]))
+        return states, cos, sin
+
     def plain_step(
-        self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int, looks: Tensor, products: Products
+        self, states: Tensor, cos: Tensor, sin: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], at: int | Tensor, looks: Tensor, products: Products
     ) -> Tensor:
         """(B, H) states of one more token of each sequence; only for a model that `splits`.
 
         Args:
-            tokens, positions: (B,).
-            keys, values: (B, g, S, D) of each layer; written at place `at`.
-            looks: (B, at + 1) bool, True where the token may look.
+            states, cos, sin: of `read_tokens`.
+            keys, values: (B, g, S, D) of each layer; written at place `at`, see `layer_step`.
+            looks: (B, at + 1), or all S where `at` is a tensor; bool, True where the token may look.
             products: of this model.
         """
-        states = self._body.embed_tokens(tokens)
-        cos, sin = (angles[0] for angles in self._body.rotary_emb(states, position_ids=positions[None]))
         for layer, own_keys, own_values in zip(self._body.layers, keys, values, strict=True):
             states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None], products)
         return norm(self._body.norm, states)
