@@ -19,7 +19,7 @@ from truing.models.sequences import length_buckets
 from truing.models.trunk import Trunk
 
 BLOCK = 256  # columns of the vocabulary added up at a time
-DRAWN_AT_ONCE = 8  # rows of logits, on a CPU: what its caches hold, which are gone over a dozen times
+DRAWN_AT_ONCE = 16  # rows of logits, on a CPU: what its caches hold, which are gone over a dozen times
 KEEP = 0.75  # rows that have ended are dropped from the batch once fewer than this share is left
 KEEP_RECORDED = 0.25  # the same where a step is recorded, which takes as long as some dozens of steps
 
