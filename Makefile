@@ -49,6 +49,9 @@ check: setup
 
 bench: setup
 	$(PYTHON) benchmarks/ppo_update.py
+	$(PYTHON) benchmarks/ppo_update.py --layers top-half
+	$(PYTHON) benchmarks/sampling.py
+	PYTHONPATH=tests $(PYTHON) -m benchmarks.policy_kills
 	$(PYTHON) benchmarks/studio/load.py
 	$(PYTHON) benchmarks/studio/commits.py
 	$(PYTHON) benchmarks/studio/fuzz.py

@@ -7,8 +7,11 @@ or its best one. At the base and after every fifth of the way the policy answers
     python -m benchmarks.policy_learning --json
     python -m benchmarks.policy_learning --json --peer PYTHON          TRL 1.16's RLOO too, in that environment (see benchmarks/peers/trl_online.py)
 
-Seconds are those of drawing, scoring and learning, without the looks; nothing else should run if they are to be compared. A run that was killed goes on where
-it was when the same command is given again. The result and its page are written as policy-learning-DATE.json and .html.
+Seconds are those of drawing, scoring and learning, without the looks; nothing else should run if they are to be compared. They are told as seconds of a machine
+that multiplies such matrices at 100 GFLOP/s in fp32 or bf16, whichever the course ran in: seconds times this machine's own rate, measured at the start of each
+course. A run that was killed goes on where it was when the same command is given again. A course that ended is kept in policy-learning/ beside the results, and
+isn't run again, so that three seeds of every algorithm may be put together over some days. The result and its page are written as policy-learning-DATE.json
+and .html.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from typing import Any
 import numpy as np
 from benchmarks.learning_page import page
 from benchmarks.overoptimisation.world import Floats, Plan, Sample, World
+from benchmarks.ppo_update import product_rate
 
 from truing.config import write_atomically
 from truing.console import result, say, speak_json
@@ -62,6 +66,7 @@ ARMS: dict[str, Json] = {
 }
 TRL = "TRL's rloo"
 LOOKS = 5
+RATE = 100e9  # operations a second of the machine whose seconds are told
 PEER = Path(__file__).parent / "peers" / "trl_learning.py"
 
 
@@ -75,10 +80,8 @@ def main() -> None:
     world = world_of(arguments)
     found: dict[str, list[list[Station]]] = {}
     for seed in range(1, arguments.seeds + 1):
-        for arm in arguments.arms:
-            found.setdefault(arm, []).append(course(world, arm, seed, arguments))
-        if arguments.peer:
-            found.setdefault(TRL, []).append(course_of_trl(world, seed, arguments))
+        for arm in [*arguments.arms, *([TRL] if arguments.peer else [])]:
+            found.setdefault(arm, []).append(kept(world, arm, seed, arguments))
         told = compared(found, seed, arguments)
         name = f"policy-learning-{told['date']}"
         write_atomically(arguments.out / f"{name}.json", json.dumps(told, indent=1) + "\n")
@@ -108,6 +111,22 @@ def world_of(arguments: argparse.Namespace) -> World:
     """Prompts, the base's answers to them, and gold. As many train prompts as an online run draws answers to, each once."""
     plan = Plan(1, arguments.updates * EACH // GROUP, arguments.tokens, arguments.temperature, GROUP, 0, 0, 0.0)
     return World(open_trunk(ModelSettings(name=arguments.model)), arguments.work, plan, RewardSettings())
+
+
+def kept(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> list[Station]:
+    """A course that ended earlier, here or elsewhere; else it is run, and kept."""
+    plan = vars(world.plan) | {"settings": TUNE | ARMS.get(arm, {}), "held_out": arguments.held_out, "updates": arguments.updates, "model": arguments.model}
+    file = arguments.out / "policy-learning" / f"{arm.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
+    if file.exists():
+        known = json.loads(file.read_text())
+        if known["plan"] == plan:
+            return list(known["stations"])
+    rate = product_rate(world.trunk)
+    found = course_of_trl(world, seed, arguments) if arm == TRL else course(world, arm, seed, arguments)
+    stations = [station | {"seconds": round(station["seconds"] * rate / RATE, 1), "gold": [round(one, 3) for one in station["gold"]]} for station in found]
+    told = {"machine": machine(), "date": datetime.date.today().isoformat(), "gflops": round(rate / 1e9, 1), "dtype": str(world.trunk.dtype), "plan": plan}
+    write_atomically(file, json.dumps(told | {"stations": stations}) + "\n")
+    return stations
 
 
 class Gold:

@@ -80,10 +80,14 @@ def measure(project: Project, *, second_opinion: bool = False) -> None:
     measure_quality(project, project.settings(QualitySettings), round_ids=None, second_opinion=second_opinion)
 
 
-def run_under_way(project: Project, *, done: int = 12, at: datetime | None = None) -> str:
-    """A tuning run that lives and keeps its checkpoint here; gives its id."""
-    moment, key = at or now(), content_id("tune", done)
-    keep_checkpoint(project, key, done)
+def run_under_way(project: Project, *, done: int = 12, at: datetime | None = None, key: str | None = None, says: str = "") -> str:
+    """A tuning run that lives and keeps its checkpoint here; gives its id.
+
+    Args:
+        says: what every sampled answer ends with.
+    """
+    moment, key = at or now(), key or content_id("tune", done)
+    keep_checkpoint(project, key, done, says=says)
     curve = [round(1.3 * (1 - 0.86**update), 3) for update in range(1, done + 1)]
     progress = {"done": done, "total": 20, "left_s": 63.0, "curves": {"objective/scores": curve, "objective/kl": [round(4 * value, 3) for value in curve]}}
     run_id = uuid7(moment)

@@ -235,6 +235,16 @@ def test_a_finished_run_is_told_by_its_policy(app: FastAPI, project: Project) ->
     assert f"there is no artifact {policy}" in words(manager.get(f"/manage/tuning/{run}").text)
 
 
+def test_a_run_that_was_stopped_says_for_what_and_whose_policy_it_is(app: FastAPI, project: Project) -> None:
+    manager, run = signed_in(app, "manager"), run_under_way(project)
+    finish(project, run, one(project, select(Run.result).where(Run.stage == "tune", Run.state == RunState.DONE))["policy"])
+    with project.database.write() as session:
+        row = session.get_one(Run, run)
+        row.result = row.result | {"updates": 8, "stopped": {"failure": "reward hacking", "after": 12}}
+    said = words(manager.get(f"/manage/tuning/{run}").text)
+    assert "Stopped after update 12 for reward hacking; its policy is that of update 8, the best before it." in said
+
+
 def test_a_run_that_told_nothing_yet_and_one_that_is_none(app: FastAPI, project: Project) -> None:
     manager, run = signed_in(app, "manager"), run_under_way(project)
     with project.database.write() as session:

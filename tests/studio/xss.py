@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 
 from stored import NOON
+from studio.filled import run_under_way
 from truing.feedback.assignment import claim, submit
 from truing.feedback.sets import Aspect, Rules, create_set
 from truing.store.clock import now
 from truing.store.ids import content_id, uuid7
 from truing.store.project import Project
-from truing.store.tables import Annotator, Invitation, Kind, Policy, Prompt, Question, QuestionSet, Sample, Token
+from truing.store.tables import Annotator, Invitation, Kind, Policy, Prompt, Question, QuestionSet, Run, RunState, Sample, Token
 from truing.studio.app import ROUTERS
 
 ELSEWHERE = "http://elsewhere.example"
@@ -77,6 +78,7 @@ class Planted(NamedTuple):
     prompts: list[str]
     questions: list[str]
     sets: list[str]
+    runs: list[str]
 
 
 KINDS = (Kind.PAIR, Kind.RATING, Kind.THUMBS, Kind.EDIT, Kind.RANKING)
@@ -84,7 +86,8 @@ KINDS = (Kind.PAIR, Kind.RATING, Kind.THUMBS, Kind.EDIT, Kind.RANKING)
 
 def plant(project: Project, texts: Sequence[str]) -> Planted:
     """Put every payload into every text that anybody can give: prompt, response, guideline, set, aspect, flag, person, comment, edit, skip, file
-    name, policy, author, token and invitation. A set holds one of them; its kind goes through all kinds.
+    name, policy, author, token and invitation, and into what a tuning run tells: sampled answers, and the error that ended it. A set holds one of them; its
+    kind goes through all kinds.
     """
     person = _people(project, texts)
     sets, prompts = [], []
@@ -99,9 +102,20 @@ def plant(project: Project, texts: Sequence[str]) -> Planted:
         sets.append(made.id)
         prompts.append(prompt_id)
     _judge_all(project, person, texts)
+    runs = [_tuned(project, number, text) for number, text in enumerate(texts)]
     with project.database.read() as session:
         questions = list(session.scalars(select(Question.id).order_by(Question.position)))
-    return Planted(person, prompts, questions, sets)
+    return Planted(person, prompts, questions, sets, runs)
+
+
+def _tuned(project: Project, number: int, text: str) -> str:
+    """A tuning run whose answers say it; every other one has ended by an error that says it too."""
+    run_id = run_under_way(project, done=1, key=content_id("tune", number), says=text)
+    if number % 2:
+        with project.database.write() as session:
+            run = session.get_one(Run, run_id)
+            run.state, run.error = RunState.FAILED, text
+    return run_id
 
 
 def _people(project: Project, texts: Sequence[str]) -> str:
@@ -195,7 +209,13 @@ INSPECT = """
 
 def addresses(planted: Planted, *, each: int) -> tuple[list[str], list[str]]:
     """Paths of an annotator's and of a manager's pages; of those that are about one thing, the first `each`."""
-    places = {"{prompt_id}": planted.prompts, "{question_id}": planted.questions, "{set_id}": planted.sets, "{annotator_id}": [planted.person]}
+    places = {
+        "{prompt_id}": planted.prompts,
+        "{question_id}": planted.questions,
+        "{set_id}": planted.sets,
+        "{annotator_id}": [planted.person],
+        "{run_id}": planted.runs,
+    }
     manager = ["/", "/sign-in"]
     for router in ROUTERS:
         for path in _pages(router):

@@ -16,6 +16,8 @@ app = typer.Typer()
 round_app = typer.Typer(help="Whole turns of the loop.", no_args_is_help=True)
 app.add_typer(round_app, name="round")
 
+Shown = Annotated[bool, typer.Option("--view", help="Watch tuning in the terminal: curves, named failures and the newest sampled answers.")]
+
 
 @app.command()
 def tune(
@@ -23,7 +25,7 @@ def tune(
     watch: Annotated[bool, typer.Option("--watch", help="Stop once a failure is certain, and keep the best policy before it (tune.watch).")] = False,
     sweep: Annotated[list[str] | None, typer.Option(metavar="tune.KEY=A,B,C", help="Try every combination of such values; may be given several times.")] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many combinations a sweep tries (default: all).")] = None,
-    view: Annotated[bool, typer.Option("--view", help="Watch it in the terminal: curves, named failures and the newest sampled answers.")] = False,
+    view: Shown = False,
     project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Tune the policy: against the round's reward model, or (dpo, sft) by what people said and wrote.
@@ -93,16 +95,18 @@ def report(
 
 
 @round_app.command("run")
-def round_run(seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
+def round_run(view: Shown = False, seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False) -> None:
     """Run the newest round from where it stands to its report."""
     with newest_turn(project, set_, json, force, seed) as turn:
+        show_views(view)
         result(_whole_round(turn))
 
 
 @round_app.command("next")
-def round_next(seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False) -> None:
+def round_next(view: Shown = False, seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False) -> None:
     """Start a child of the newest round, weakest prompts first, and run it."""
     with newest_turn(project, set_, json, False, seed, new=True) as turn:
+        show_views(view)
         result(_whole_round(turn))
 
 

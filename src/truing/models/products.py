@@ -30,7 +30,7 @@ class Products:
         for group in groups if lay_out and torch.backends.mkldnn.is_available() else ():
             bases = [base for base in map(_bare, group) if base is not None and _gains(base)]
             if len(bases) == len(group):
-                weight = torch.cat([base.weight.detach() for base in bases])
+                weight = bases[0].weight.detach() if len(bases) == 1 else torch.cat([base.weight.detach() for base in bases])
                 self._laid_out[group] = torch.ops.mkldnn._reorder_linear_weight(weight, LIKELY_ROWS), _biases(bases)
 
     def __call__(self, group: Together, x: Tensor) -> Tensor:

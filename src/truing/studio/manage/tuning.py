@@ -76,7 +76,7 @@ def _state(request: Request, run: Run, record: Record) -> dict[str, Any]:
     return {
         "run": run, "over": run.state == RunState.DONE, "doing": doing(run, at), "done": record.done, "updates": record.updates,
         "algorithm": record.settings.get("algorithm"), "round": row.number if row else None, "policy": run.result.get("policy"),
-        "seconds": run.seconds,
+        "seconds": run.seconds, "stopped": run.result.get("stopped"), "back_at": run.result.get("updates"),
     }  # fmt: skip
 
 
