@@ -11,7 +11,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-FEWEST_STEPS = 8  # to lay all matrices out (0.1 to 0.2 s for 135M) takes as long as two to six steps save
+FEWEST_STEPS = 8  # to lay all matrices out (0.2 to 0.6 s for 135M) takes as long as some steps save
 LIKELY_ROWS = 16  # laid out with these in mind; others gain as much, measured from 4 to 128
 
 Together = tuple[nn.Module, ...]
