@@ -267,6 +267,7 @@ def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
     else:
         command += ["--algorithm", arguments.algorithm, "--prompts", str(prompts), "--microbatch", str(arguments.microbatch or arguments.batch)]
     if bf16_speedup() < 1:
+        say("the peer runs in fp32: this machine multiplies bf16 more slowly")
         return [*command, "--updates", str(arguments.updates)]
     trials = {way: said([*command, "--updates", "2", *way])["seconds_per_update"] for way in ((), ("--bf16",))}
     say(f"the peer's trials, seconds of an update: { ({'bf16' if way else 'fp32': seconds for way, seconds in trials.items()}) }")

@@ -21,7 +21,7 @@ from truing.models.trunk import Trunk
 BLOCK = 256  # columns of the vocabulary added up at a time
 DRAWN_AT_ONCE = 16  # rows of logits, on a CPU: what its caches hold, which are gone over a dozen times
 KEEP = 0.75  # rows that have ended are dropped from the batch once fewer than this share is left
-KEEP_RECORDED = 0.25  # the same where a step is recorded, which takes as long as some dozens of steps
+KEEP_RECORDED = 0.25  # the same where a step is recorded, which has to be done anew for other rows
 
 
 class Response(NamedTuple):
@@ -205,14 +205,14 @@ class Decoding:
         """One more token of each, (B,)."""
         read = self.trunk.read_tokens(tokens, self.positions)
         if self.recorded:
-            self.hidden = self._again(*read).clone()
+            self.hidden = self._again(*read)
         else:
             self.hidden = self.trunk.plain_step(*read, self.keys, self.values, self.length, self.looks[:, : self.length + 1], self.products)
         self.length += 1
         self.positions = self.positions + 1
 
     def _again(self, *read: Tensor) -> Tensor:
-        """A step as it was recorded; recorded first, where rows have changed since."""
+        """A step as it was recorded; recorded first, where rows have changed since. The states are overwritten by the next."""
         reached = torch.arange(self.looks.shape[1], device=self.looks.device) <= self.length
         given = (*read, self.looks & reached)
         self._place.fill_(self.length)
