@@ -7,11 +7,11 @@ or its best one. At the base and after every fifth of the way the policy answers
     python -m benchmarks.policy_learning --json
     python -m benchmarks.policy_learning --json --peer PYTHON          TRL 1.16's RLOO too, in that environment (see benchmarks/peers/trl_online.py)
 
-Seconds are those of drawing, scoring and learning, without the looks; nothing else should run if they are to be compared. They are told as seconds of a machine
-that multiplies such matrices at 100 GFLOP/s in fp32 or bf16, whichever the course ran in: seconds times this machine's own rate, measured at the start of each
-course. A run that was killed goes on where it was when the same command is given again. A course that ended is kept in policy-learning/ beside the results, and
-isn't run again, so that three seeds of every algorithm may be put together over some days. The result and its page are written as policy-learning-DATE.json
-and .html.
+Seconds are those of drawing, scoring and learning, without the looks. They are told as seconds of a machine that multiplies such matrices at 100 GFLOP/s in
+fp32 or bf16, whichever the course ran in: seconds times this machine's own rate, measured before every update, and before and after a course of TRL's; so a
+machine that is shared, or slower on another day, tells about the same. A run that was killed goes on where it was when the same command is given again. A course
+that ended is kept in policy-learning/ beside the results, and isn't run again, so that three seeds of every algorithm may be put together over some days. The
+result and its page are written as policy-learning-DATE.json and .html.
 """
 
 import argparse
@@ -121,12 +121,16 @@ def kept(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> li
         known = json.loads(file.read_text())
         if known["plan"] == plan:
             return list(known["stations"])
-    rate = product_rate(world.trunk)
     found = course_of_trl(world, seed, arguments) if arm == TRL else course(world, arm, seed, arguments)
-    stations = [station | {"seconds": round(station["seconds"] * rate / RATE, 1), "gold": [round(one, 3) for one in station["gold"]]} for station in found]
-    told = {"machine": machine(), "date": datetime.date.today().isoformat(), "gflops": round(rate / 1e9, 1), "dtype": str(world.trunk.dtype), "plan": plan}
-    write_atomically(file, json.dumps(told | {"stations": stations}) + "\n")
+    stations = [station | {"seconds": round(station["seconds"], 1), "gold": [round(one, 3) for one in station["gold"]]} for station in found]
+    told = {"machine": machine(), "date": datetime.date.today().isoformat(), "gflops": round(rate(world) / 1e9, 1), "dtype": str(world.trunk.dtype)}
+    write_atomically(file, json.dumps(told | {"plan": plan, "stations": stations}) + "\n")
     return stations
+
+
+def rate(world: World) -> float:
+    """Operations a second of this machine, just now."""
+    return product_rate(world.trunk, looks=3, each=1)
 
 
 class Gold:
@@ -151,11 +155,11 @@ def learner_of(world: World, arm: str, seed: int, updates: int) -> tuple[Learner
     algorithm = arm.partition(",")[0]
     kind = ALGORITHMS[algorithm].Settings
     if algorithm in OFFLINE:
-        began = time.perf_counter()
+        speed, began = rate(world) / RATE, time.perf_counter()
         examples = [example_of(world, algorithm, place) for place in range(0, len(world.pool), GROUP)]
         settings = kind.model_validate({"algorithm": algorithm, "layers": TUNE["layers"]} | ARMS[arm])
-        drawing = seconds_of_the_pool(world)
-        return OfflineLearner(world.trunk, settings, examples, seed=seed), drawing + time.perf_counter() - began
+        scoring = time.perf_counter() - began
+        return OfflineLearner(world.trunk, settings, examples, seed=seed), (scoring + seconds_of_the_pool(world)) * speed
     own: OnlineSettings = kind.model_validate(TUNE | {"algorithm": algorithm, "updates": updates, "samples": EACH, "group_size": GROUP} | ARMS[arm])
     asked = {text: list(world.prompt_ids(text)) for text in world.train}
     plan = world.plan
@@ -200,9 +204,9 @@ def course(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> 
                 say(f"{arm}, seed {seed}: {in_words(seen[-1])}")
             if learner.done == learner.updates:
                 return seen
-            began = time.perf_counter()
+            speed, began = rate(world) / RATE, time.perf_counter()
             learner.update()
-            seconds += time.perf_counter() - began
+            seconds += (time.perf_counter() - began) * speed
     finally:
         learner.close()
 
@@ -250,12 +254,13 @@ def course_of_trl(world: World, seed: int, arguments: argparse.Namespace) -> lis
         "--out", str(folder), "--updates", str(arguments.updates), "--looks", str(LOOKS), "--seed", str(seed), "--tokens", str(arguments.tokens),
         "--temperature", str(arguments.temperature), "--lr", str(TUNE["lr"]), "--beta", str(TUNE["beta"]),
     ]  # fmt: skip
+    before = rate(world)
     subprocess.run(command, check=True, stdout=sys.stderr)
-    seen = []
+    speed, seen = (before + rate(world)) / 2 / RATE, []
     for number, (made, seconds) in enumerate(json.loads((folder / "made.json").read_text())):
         with loaded(world, Path(made)):
             drawn = number * len(world.train) * GROUP // LOOKS
-            seen.append({"answers": drawn, "seconds": seconds, **look(world, arguments.held_out)})
+            seen.append({"answers": drawn, "seconds": seconds * speed, **look(world, arguments.held_out)})
         say(f"{TRL}, seed {seed}: {in_words(seen[-1])}")
     write_atomically(folder / "stations.json", json.dumps(seen))
     return seen

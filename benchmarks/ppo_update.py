@@ -218,19 +218,24 @@ def linears(trunk: Trunk) -> list[torch.nn.Linear]:
     return [module for name, module in named if isinstance(module, torch.nn.Linear) and "layers." in name and "lora_" not in name]
 
 
-def product_rate(trunk: Trunk) -> float:
-    """Operations a second of the products of this model, in its number type: of all its shapes with a row of 1,024 tokens, weighed as they come."""
+def product_rate(trunk: Trunk, looks: int = 9, each: int = 10) -> float:
+    """Operations a second of the products of this model, in its number type: of all its shapes with a row of 1,024 tokens, weighed as they come.
+
+    Args:
+        looks: at every shape; the median counts.
+        each:  products in a look.
+    """
     seconds, operations = 0.0, 0.0
     for out, width in sorted({tuple(module.weight.shape) for module in linears(trunk)}):
         a, b = (torch.randn(rows, width, dtype=trunk.dtype, device=trunk.device) for rows in (1024, out))
         times = []
-        for _ in range(9):
+        for _ in range(looks):
             start = now()
-            for _ in range(10):
+            for _ in range(each):
                 a @ b.T
             times.append(now() - start)
         seconds += statistics.median(times)
-        operations += 20 * 1024 * width * out
+        operations += 2 * each * 1024 * width * out
     return operations / seconds
 
 
