@@ -7,7 +7,7 @@ The fit goes round in three steps until skills settle.
 3. Skills: a distribution on a grid, where each answer is foretold by what *other people's* answers say.
 
 So nobody vouches for themselves: where nobody else answered, someone's skill is the crowd's, and as unsure as before. The crowd's, though, shows in how well
-a person's own answers about the same responses fit together. (How often they tie, and how strongly they prefer, says a little, too.)
+a person's own answers about the same responses fit together. (How often they tie or take the left, and how strongly they prefer, says a little, too.)
 
 With a flat prior, one skill and neither ties nor sides, `likeliest_rewards` is Bradley and Terry's maximum likelihood. Expectation propagation (Minka 2001)
 takes answers out of a Gaussian in the same way.
@@ -29,6 +29,7 @@ from truing.feedback.rewards_posterior import NO_ONE, Belief, Rewards, gauss_her
 
 SETTLED = 0.04  # change of every skill, as a share of the crowd's, at which the fit stops
 ROUNDS, STEPS, CLIMBS = 40, 2, 5  # at most so many rounds, each with so many steps for the rewards and at most so many of the optimiser
+FURTHEST = 1.0  # nats by which the crowd's skill may change in a round
 LONGEST = 2.0  # nats by which a parameter may move in a step
 LOOK_NODES = 7  # of averaging over what one look may have seen
 
@@ -113,15 +114,18 @@ def fit(evidence: Evidence, priors: Priors = DEFAULT, *, prior_mean: Floats | No
     sure = [place for place, name in enumerate(evidence.annotators) if name == ORACLE]
     points, average = gauss_hermite(LOOK_NODES)
     posterior = model.grid(parameters, rewards.of_others().at(points)[: len(model.look)], average)
+    crowd, share, way = model.layout.crowd, 1.0, np.zeros(model.layout.size)
     for _ in range(ROUNDS):
         ratio[sure] = RATIOS[-1]
         before, skill = skill, model.crowd(parameters) * ratio
-        if np.abs(skill - before).max(initial=0.0) < SETTLED * model.crowd(parameters):
+        if np.abs(skill - before).max(initial=0.0) < SETTLED * share * model.crowd(parameters):
             break
         for _ in range(STEPS):
             rewards.step(partial(model.slopes, parameters, skill))
         x = rewards.of_others().at(points)[: len(model.look)]
-        parameters = _climb(model, parameters, ratio, model.consistent(rewards).at(points), average)
+        last, way = way, _climb(model, parameters, ratio, model.consistent(rewards).at(points), average) - parameters
+        share = share / 2 if (last[crowd] * way[crowd] < 0).any() else min(1.0, 1.5 * share)
+        parameters = parameters + way * share / max(1.0, float(np.abs(way[crowd]).max()) / FURTHEST)
         posterior = model.grid(parameters, x, average)
         ratio = posterior @ GRID
     return Fit(model, parameters, rewards, posterior)

@@ -16,7 +16,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 NODES = 5  # points of Gauss and Hermite's rule at which an answer's slope is averaged over its belief
-LONGEST_STEP = 3.0  # prior standard deviations by which a reward may move in one step
+LONGEST_STEP = 2.0  # prior standard deviations by which a reward may move in one step, about
+TURNED = 0.25  # a step that goes back by more than this share of the one before shows that the one before went too far
+STILL = 1e-3  # prior standard deviations of a step too small to tell which way it goes
 NO_ONE = -1  # in `second`: the first is judged alone; in `annotator`: what nobody said, but is known
 
 Slopes = Callable[[Floats], tuple[Floats, Floats]]  # x (N, K) → first and second derivatives of the answers' log-likelihood by x, (N, K)
@@ -86,6 +88,7 @@ class Rewards:
         self._covariance = np.zeros(self._seen.blocks.size)
         self._covariance[self._seen.blocks.diagonal] = prior_sd**2
         self._sharpness = self._pull = np.zeros(len(first))
+        self._share, self._moved = np.ones(n), np.zeros(n)  # of a step that is taken, alike in a group; and the last step
         self._lay_out_annotators(annotator)
 
     def _lay_out_annotators(self, annotator: Ints) -> None:
@@ -138,16 +141,40 @@ class Rewards:
         """
         points, weights = gauss_hermite(nodes)
         belief, seen = self.belief(), self._seen
-        by_x, curve = (terms @ weights for terms in slopes(belief.at(points)))
+        first, second = slopes(belief.at(points))
+        # averaged over the belief, Stein's identity: E f'' = E f' z / sd. Between few nodes a skilful answer's f'' is a spike that each may miss; f' isn't
+        by_x, curve = first @ weights, (first * points) @ weights / np.sqrt(belief.variance) if nodes > 1 else second[:, 0]
         gradient = seen.gather(by_x, len(self.mean)) - self._precision * (self.mean - self._prior_mean)
-        self._sharpness, self._pull = -curve, by_x - curve * belief.mean
-        precision = seen.matrix(self._sharpness)
-        precision[seen.blocks.diagonal] += self._precision
-        self._covariance = seen.blocks.inverse(precision)
-        move = seen.blocks.times(self._covariance, gradient)
-        bound = LONGEST_STEP / self._precision**0.5
-        self.mean = self.mean + np.clip(move, -bound, bound)
-        return float(np.abs(move).max(initial=0.0) * self._precision**0.5)
+        found = (-curve, by_x - curve * belief.mean)
+        whole = seen.blocks.times(self._covariance_of(found[0]), gradient)
+        share = self._careful(whole)
+        rows = share[seen.first]
+        self._sharpness, self._pull = (old + rows * (new - old) for old, new in zip((self._sharpness, self._pull), found, strict=True))
+        self._covariance = self._covariance_of(self._sharpness)
+        self._moved = seen.blocks.times(self._covariance, share * gradient)
+        self.mean = self.mean + self._moved
+        return float(np.abs(whole).max(initial=0.0) * self._precision**0.5)
+
+    def _covariance_of(self, sharpness: Floats) -> Floats:
+        """What is left of the prior's width by sites that are so sharp."""
+        precision = self._seen.matrix(sharpness)
+        precision[self._seen.blocks.diagonal] += self._precision
+        return self._seen.blocks.inverse(precision)
+
+    def _careful(self, whole: Floats) -> Floats:
+        """(S,) the share to take of Newton's step (S,), alike in every group.
+
+        Where answers are foretold with certainty the curvature is next to nothing, and Newton's step leads far away, from where the next leads back. So a group
+        whose step turns back takes half as much from then on, and none goes further than LONGEST_STEP. A share of a step is that share of the change of its
+        sites (Khan & Lin 2017, arXiv:1703.04265): the Gaussian stays the product of the prior and of its sites.
+        """
+        n = len(whole)
+        back, before = (np.bincount(self._group, step * self._moved, n) * self._precision for step in (-whole, self._moved))
+        turned = back > TURNED * before + STILL**2
+        self._share = np.where(turned[self._group], self._share / 2, np.minimum(1.0, self._share * 1.5))
+        furthest = np.zeros(n)
+        np.maximum.at(furthest, self._group, np.abs(whole) * self._precision**0.5)
+        return np.asarray(self._share * np.minimum(1.0, LONGEST_STEP / np.maximum(furthest, LONGEST_STEP))[self._group])
 
     def pairs(self, first: Ints, second: Ints) -> Belief:
         """Of the differences of pairs of rewards, (P,)."""
