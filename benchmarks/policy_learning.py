@@ -2,7 +2,7 @@
 
 The demo's task: SmolLM2-135M answers everyday prompts, and the taste of docs/taste.md, a function that is known, is the reward. Each algorithm draws as many
 answers to the same train prompts, under the demo's settings but for what is its own: dpo and sft learn from the base's, its best and worst answer to a prompt,
-or its best one. At the base and after every fifth of the way the policy answers held-out prompts, always with the same seeds.
+or its best one. At the base and after every quarter of the way the policy answers held-out prompts, always with the same seeds.
 
     python -m benchmarks.policy_learning --json
     python -m benchmarks.policy_learning --json --peer PYTHON          TRL 1.16's RLOO too, in that environment (see benchmarks/peers/trl_online.py)
@@ -65,7 +65,7 @@ ARMS: dict[str, Json] = {
     "sft": {"lr": 2e-4, "epochs": 2, "batch": 16},
 }
 TRL = "TRL's rloo"
-LOOKS = 5
+LOOKS = 4
 RATE = 100e9  # operations a second of the machine whose seconds are told
 PEER = Path(__file__).parent / "peers" / "trl_learning.py"
 
@@ -199,7 +199,7 @@ def course(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> 
             if learner.done == round(len(seen) * learner.updates / LOOKS):
                 learner.keep(folder)
                 drawn = whole if offline and learner.done else whole * learner.done // learner.updates
-                seen.append({"answers": drawn, "seconds": seconds if learner.done else 0.0, **look(world, arguments.held_out)})
+                seen.append({"answers": drawn, "seconds": seconds, **look(world, arguments.held_out)} if learner.done else base_look(world, arguments.held_out))
                 write_atomically(folder / "stations.json", json.dumps(seen))
                 say(f"{arm}, seed {seed}: {in_words(seen[-1])}")
             if learner.done == learner.updates:
@@ -232,6 +232,14 @@ def look(world: World, prompts: int) -> Station:
     return {"gold": gold.tolist(), "kl_nats": float(kl.mean()), "tokens": float(np.mean([len(one) for one in tokens])), "text": trunk.text(tokens[0])}
 
 
+def base_look(world: World, prompts: int) -> Station:
+    """The look at the base, where every course begins; taken once."""
+    file = world.folder / f"base-look-{prompts}.json"
+    if not file.exists():
+        write_atomically(file, json.dumps({"answers": 0, "seconds": 0.0, **look(world, prompts)}))
+    return dict(json.loads(file.read_text()))
+
+
 def in_words(station: Station) -> str:
     """A look in a line."""
     return f"{station['answers']} answers  {station['seconds']:.0f} s  kl {station['kl_nats']:.1f}  gold {np.mean(station['gold']):+.2f}  {station['text']!r}"
@@ -260,7 +268,7 @@ def course_of_trl(world: World, seed: int, arguments: argparse.Namespace) -> lis
     for number, (made, seconds) in enumerate(json.loads((folder / "made.json").read_text())):
         with loaded(world, Path(made)):
             drawn = number * len(world.train) * GROUP // LOOKS
-            seen.append({"answers": drawn, "seconds": seconds * speed, **look(world, arguments.held_out)})
+            seen.append({"answers": drawn, "seconds": seconds * speed, **look(world, arguments.held_out)} if number else base_look(world, arguments.held_out))
         say(f"{TRL}, seed {seed}: {in_words(seen[-1])}")
     write_atomically(folder / "stations.json", json.dumps(seen))
     return seen

@@ -1,7 +1,7 @@
 """TRL 1.16's RLOOTrainer on the task of benchmarks/policy_learning.py, which calls this in an environment of its own (see trl_online.py).
 
 The reward is a process that reads a line of JSON, [[prompt, token ids of a completion], …], and answers with one, the scores. At the start and after every
-fifth of the way the adapter is saved; `made.json` in --out names each with the seconds of training that it took, saving left out.
+part of the way (--looks) the adapter is saved; `made.json` in --out names each with the seconds of training that it took, saving left out.
 """
 
 import argparse
