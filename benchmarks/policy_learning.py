@@ -194,19 +194,21 @@ def course(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> 
     try:
         learner.start(folder, "base")
         learner.resume(folder)
-        seconds = seen[-1]["seconds"] if seen else seconds
+        clock = folder / "seconds.json"  # at the start, and after each update that is kept
+        spent: list[float] = json.loads(clock.read_text())[: learner.done + 1] if clock.exists() else [seconds]
         while True:
             if learner.done == round(len(seen) * learner.updates / LOOKS):
-                learner.keep(folder)
                 drawn = whole if offline and learner.done else whole * learner.done // learner.updates
-                seen.append({"answers": drawn, "seconds": seconds, **look(world, arguments.held_out)} if learner.done else base_look(world, arguments.held_out))
+                seen.append({"answers": drawn, "seconds": spent[-1], **look(world, arguments.held_out)} if learner.done else base_look(world, arguments.held_out))
                 write_atomically(folder / "stations.json", json.dumps(seen))
                 say(f"{arm}, seed {seed}: {in_words(seen[-1])}")
             if learner.done == learner.updates:
                 return seen
             speed, began = rate(world) / RATE, time.perf_counter()
             learner.update()
-            seconds += (time.perf_counter() - began) * speed
+            spent.append(spent[-1] + (time.perf_counter() - began) * speed)
+            write_atomically(clock, json.dumps(spent))
+            learner.keep(folder)
     finally:
         learner.close()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from truing.models import generate as module
+from truing.models import decoding as module
 from truing.models.generate import Response, generate
 from truing.models.trunk import Trunk
 

@@ -5,11 +5,21 @@ keeps both copies for the backward pass. Here products run in the type of the ba
 middle are kept.
 """
 
+import sys
+from collections.abc import Iterator
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Names and modules of PEFT's LoRA layers in a model. Where PEFT isn't loaded yet there are none, and it isn't loaded for their sake."""
+    if "peft" in sys.modules:
+        from peft.tuners.lora import LoraLayer
+
+        yield from ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
 
 
 def speed_up(layer: Any) -> None:

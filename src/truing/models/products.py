@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 FEWEST_STEPS = 8  # to lay all matrices out (0.2 to 0.6 s for 135M) takes as long as some steps save
@@ -46,7 +45,7 @@ class Products:
 
 def _bare(module: Any) -> nn.Linear | None:
     """The linear layer that a module comes down to, or None where it is more than that."""
-    if isinstance(module, LoraLayer):
+    if hasattr(module, "lora_A"):  # PEFT's, around a linear layer
         on = not module.disable_adapters and any(name in module.lora_A for name in module.active_adapters)
         module = module if on else module.get_base_layer()
     return module if type(module) is nn.Linear else None

@@ -6,17 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from truing.errors import SettingError, UserError
-from truing.models.lora import speed_up
+from truing.models.lora import lora_layers, speed_up
 from truing.models.packed import Packed, pack, trees_of
 from truing.models.plain_layers import Keep, layer_forward, layer_step, matrices, norm
 from truing.models.precision import fastest_device, fastest_dtype
@@ -24,6 +21,9 @@ from truing.models.products import Products
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
 from truing.models.whole import WholeWeights, bare, saved
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Rows = Batch | Packed
 
@@ -180,8 +180,8 @@ class Trunk:
         """Every weight below the output matrix by its name in the bare model, fp32 on the CPU, with an adapter's change added in."""
         found = {name.replace(".base_layer.", "."): own.detach().float().cpu() for name, own in self._body.named_parameters() if "lora_" not in name}
         if adapter is not None:
-            for name, module in self._body.named_modules():
-                if isinstance(module, LoraLayer) and adapter in module.lora_A:
+            for name, module in lora_layers(self._body):
+                if adapter in module.lora_A:
                     found[f"{name}.weight"] = found[f"{name}.weight"] + module.get_delta_weight(adapter).detach().float().cpu()
         return found
 
@@ -261,6 +261,9 @@ class Trunk:
             seed: of A's random start.
             top_layers: adapt only that many of the upper layers; None = all.
         """
+        from peft import LoraConfig, get_peft_model  # here, for it takes seconds to load, and most of this package never tunes
+        from transformers.pytorch_utils import Conv1D
+
         config = LoraConfig(
             r=rank, lora_alpha=alpha, target_modules="all-linear" if top_layers is None else self._linear_names(top_layers), task_type="CAUSAL_LM",
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in self.model.modules()),  # GPT-2 keeps its matrices transposed
@@ -299,6 +302,8 @@ class Trunk:
             whole.load(tensors)
             self._whole[name] = whole
             return
+        from peft import PeftModel
+
         with _quiet_peft():
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
@@ -392,6 +397,8 @@ class Trunk:
 
     def _linear_names(self, top_layers: int) -> list[str]:
         """The linear layers inside the uppermost transformer layers."""
+        from transformers.pytorch_utils import Conv1D
+
         upper = tuple(f"{self._stack()}.{index}." for index in range(self.layers - top_layers, self.layers))
         linear = (name for name, module in self.model.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and "lora_" not in name)
         return [name.removesuffix(".base_layer") for name in linear if name.startswith(upper)]
@@ -401,12 +408,11 @@ class Trunk:
         return next(str(name) for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == self.layers)
 
     def _lora_layers(self, name: str) -> list[Any]:
-        return [module for module in self.model.modules() if isinstance(module, LoraLayer) and name in module.lora_A]
+        return [module for _, module in lora_layers(self.model) if name in module.lora_A]
 
     def _adapters_changed(self) -> None:
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer):
-                speed_up(module)
+        for _, module in lora_layers(self.model):
+            speed_up(module)
         self._turn(None)
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
