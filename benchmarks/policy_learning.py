@@ -199,7 +199,8 @@ def course(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> 
         while True:
             if learner.done == round(len(seen) * learner.updates / LOOKS):
                 drawn = whole if offline and learner.done else whole * learner.done // learner.updates
-                seen.append({"answers": drawn, "seconds": spent[-1], **look(world, arguments.held_out)} if learner.done else base_look(world, arguments.held_out))
+                found = look(world, arguments.held_out) if learner.done else base_look(world, arguments.held_out)
+                seen.append(found | {"answers": drawn if learner.done else 0, "seconds": spent[-1] if learner.done else 0.0})
                 write_atomically(folder / "stations.json", json.dumps(seen))
                 say(f"{arm}, seed {seed}: {in_words(seen[-1])}")
             if learner.done == learner.updates:
@@ -238,7 +239,7 @@ def base_look(world: World, prompts: int) -> Station:
     """The look at the base, where every course begins; taken once."""
     file = world.folder / f"base-look-{prompts}.json"
     if not file.exists():
-        write_atomically(file, json.dumps({"answers": 0, "seconds": 0.0, **look(world, prompts)}))
+        write_atomically(file, json.dumps(look(world, prompts)))
     return dict(json.loads(file.read_text()))
 
 
@@ -270,7 +271,8 @@ def course_of_trl(world: World, seed: int, arguments: argparse.Namespace) -> lis
     for number, (made, seconds) in enumerate(json.loads((folder / "made.json").read_text())):
         with loaded(world, Path(made)):
             drawn = number * len(world.train) * GROUP // LOOKS
-            seen.append({"answers": drawn, "seconds": seconds * speed, **look(world, arguments.held_out)} if number else base_look(world, arguments.held_out))
+            found = look(world, arguments.held_out) if number else base_look(world, arguments.held_out)
+            seen.append(found | {"answers": drawn, "seconds": seconds * speed})
         say(f"{TRL}, seed {seed}: {in_words(seen[-1])}")
     write_atomically(folder / "stations.json", json.dumps(seen))
     return seen

@@ -25,9 +25,9 @@ BY: dict[str, dict[str, object]] = {
     "reinforce": {"lr": 1e-2},
     "rloo": {"lr": 1e-2, "epochs": 2},
     "grpo": {"lr": 1e-2, "epochs": 2, "kl_in": "reward", "scale": False},
-    "q-learning": {"lr": 1e-2, "epochs": 4},
+    "q-learning": {"lr": 1e-2, "epochs": 2},
     "ppo, every weight": {"weights": "full", "lr": 3e-3, "epochs": 2},
-    "q-learning, every weight": {"weights": "full", "lr": 3e-3, "epochs": 4},
+    "q-learning, every weight": {"weights": "full", "lr": 3e-3, "epochs": 2},
 }
 
 
