@@ -5,6 +5,7 @@ arguments, environment and folder, and it ends as it would by itself. Tests that
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -70,6 +71,7 @@ def _load() -> None:
     for name in (*LIBRARIES, *(module.name for module in pkgutil.walk_packages(truing.__path__, "truing."))):
         if name != "truing.__main__" and ".migrations" not in name:  # one would run, the others are alembic's
             importlib.import_module(name)
+    gc.freeze()  # else every child goes through all of that, page by page, as it ends: three seconds of it
     assert threading.active_count() == 1, "a fork takes no threads along"  # pyarrow's allocator has one, and sees to forks itself
 
 
