@@ -1,4 +1,4 @@
-"""A tuning run by as many processes as torchrun starts: `python -m torch.distributed.run --nproc-per-node 2 teamed.py PROJECT MODEL ALGORITHM`."""
+"""Tuning runs by as many processes as torchrun starts: `python -m torch.distributed.run --nproc-per-node 2 teamed.py PROJECT MODEL ALGORITHM...`."""
 
 import sys
 from pathlib import Path
@@ -33,6 +33,7 @@ if __name__ == "__main__":
     with joined() as team:
         project, trunk = open_project(Path(sys.argv[1])), open_trunk(ModelSettings(name=sys.argv[2], dtype="fp32"))
         if team.rank == 0:
-            print(run(project, trunk, sys.argv[3]))
+            for algorithm in sys.argv[3:]:
+                print(run(project, trunk, algorithm))
         else:
             follow(project, trunk, lambda call: share_of_third_tokens)

@@ -73,7 +73,7 @@ def test_one_wrong_value_in_a_right_request_is_refused_in_words(app: FastAPI) ->
         "prompts": {"prompts": [{"turns": [{"role": "user", "content": "Hi"}], "source": "s", "metadata": {"a": 1}}]},
     }
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def changed(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(sorted(right)))
@@ -113,7 +113,7 @@ def test_no_form_brings_the_studio_down(app: FastAPI, project: Project) -> None:
     assert len(doors) >= 20
     asked(holder(app), "No.", "Nope.")
 
-    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def sent(data: st.DataObject) -> None:
         role = data.draw(st.sampled_from(["annotator", "manager", "owner"]))
@@ -137,7 +137,7 @@ def test_no_address_brings_the_studio_down(app: FastAPI, project: Project) -> No
     doors = sorted({path for router in ROUTERS for path, _ in routes(router, "GET")})
     assert len(doors) >= 30
 
-    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def sent(data: st.DataObject) -> None:
         path = data.draw(st.sampled_from(doors))
