@@ -123,6 +123,7 @@ def fit(evidence: Evidence, priors: Priors = DEFAULT, *, prior_mean: Floats | No
         for _ in range(STEPS):
             rewards.step(partial(model.slopes, parameters, skill))
         x = rewards.of_others().at(points)[: len(model.look)]
+        # What is likeliest for these rewards may lead to others for which it isn't: where the crowd's skill turns back, steps become shorter.
         last, way = way, _climb(model, parameters, ratio, model.consistent(rewards).at(points), average) - parameters
         share = share / 2 if (last[crowd] * way[crowd] < 0).any() else min(1.0, 1.5 * share)
         parameters = parameters + way * share / max(1.0, float(np.abs(way[crowd]).max()) / FURTHEST)
