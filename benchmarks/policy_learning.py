@@ -61,8 +61,8 @@ ARMS: dict[str, Json] = {
     "grpo": {},
     "best-of-n": {},
     "q-learning": {},
-    "dpo": {"lr": 2e-4, "epochs": 2, "batch": 16},
-    "sft": {"lr": 2e-4, "epochs": 2, "batch": 16},
+    "dpo": {"lr": 5e-4, "epochs": 4, "batch": 16},
+    "sft": {"lr": 5e-4, "epochs": 4, "batch": 16},
 }
 TRL = "TRL's rloo"
 LOOKS = 4
