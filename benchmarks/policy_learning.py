@@ -8,10 +8,10 @@ or its best one. At the base and after every quarter of the way the policy answe
     python -m benchmarks.policy_learning --json --peer PYTHON          TRL 1.16's RLOO too, in that environment (see benchmarks/peers/trl_online.py)
 
 Seconds are those of drawing, scoring and learning, without the looks. They are told as seconds of a machine that multiplies such matrices at 100 GFLOP/s in
-fp32 or bf16, whichever the course ran in: seconds times this machine's own rate, measured before every update, and before and after a course of TRL's; so a
-machine that is shared, or slower on another day, tells about the same. A run that was killed goes on where it was when the same command is given again. A
-course that ended is kept in policy-learning/ beside the results, and isn't run again, so that three seeds of every algorithm may be put together over some
-days. The result and its page are written as policy-learning-DATE.json and .html.
+fp32 or bf16, whichever the course ran in: seconds times this machine's own rate, measured before every update, and before and after a course of TRL's; so
+that courses of other days, and of a machine that is shared, can be put side by side, if roughly. A run that was killed goes on where it was when the same
+command is given again. A course that ended is kept in policy-learning/ beside the results, and isn't run again, so that three seeds of every algorithm may be
+put together over some days. The result and its page are written as policy-learning-DATE.json and .html.
 """
 
 import argparse

@@ -7,7 +7,8 @@ The fit goes round in three steps until skills settle.
 3. Skills: a distribution on a grid, where each answer is foretold by what *other people's* answers say.
 
 So nobody vouches for themselves: where nobody else answered, someone's skill is the crowd's, and as unsure as before. The crowd's, though, shows in how well
-a person's own answers about the same responses fit together. (How often they tie or take the left, and how strongly they prefer, says a little, too.)
+a person's own answers about the same responses fit together. (How often they tie or take the left, and how strongly they prefer, tells too: hundreds of answers
+without a tie are hardly a guesser's, whom others' widths let tie.)
 
 With a flat prior, one skill and neither ties nor sides, `likeliest_rewards` is Bradley and Terry's maximum likelihood. Expectation propagation (Minka 2001)
 takes answers out of a Gaussian in the same way.
