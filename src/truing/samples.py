@@ -29,7 +29,7 @@ class SampleSettings(Settings):
     per_prompt: int = Field(2, ge=1, description="responses drawn for each prompt")
     temperature: float = Field(0.7, gt=0, le=2, description="of sampling; log-probabilities are taken at it everywhere")
     max_new_tokens: int = Field(56, ge=1, description="a response that has not ended by then is cut off")
-    batch_size: int = Field(64, ge=1, description="responses drawn at a time; changes speed and memory")
+    batch_size: int = Field(128, ge=1, description="responses drawn at a time; changes speed and memory")
 
 
 def draw_samples(

@@ -42,7 +42,7 @@ class Response(NamedTuple):
 
 
 def generate(
-    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 64
+    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 128
 ) -> list[Response]:
     """One response for each prompt (repeat a prompt to draw several), under the adapter that is on or merged.
 
@@ -63,7 +63,7 @@ def generate(
 
 
 def generate_batches(
-    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 64
+    trunk: Trunk, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, max_new_tokens: int, temperature: float, batch_size: int = 128
 ) -> Iterator[tuple[list[int], list[Response]]]:
     """As `generate`, a batch at a time: the indices it holds and their responses."""
     _check_length(trunk, max(map(len, prompts), default=0), max_new_tokens)

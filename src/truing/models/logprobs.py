@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from truing.models.products import product
 from truing.models.trunk import Rows, Trunk
 
 CHUNK = 128  # rows of logits at a time: 128 x 49,152 in fp32 is 25 MB
@@ -53,7 +54,7 @@ class _SelectedLogprobs(torch.autograd.Function):
         entropy_slope = torch.empty_like(rows) if wants_gradient and entropy_gradient else None
         for start in range(0, len(rows), CHUNK):
             here = slice(start, start + CHUNK)
-            scaled = torch.nn.functional.linear(rows[here], weight, bias).to(precision)
+            scaled = product(rows[here], weight, bias).to(precision)
             bend = None
             if softcap is not None:
                 bend = torch.tanh(scaled / softcap)

@@ -46,7 +46,7 @@ def layer_step(
         keys, values: (B, g, S, D).
         at: the place of the new token, the same in every sequence; as (1,) on the model's device, the whole of the buffers is looked at, so that every step
             is the same work.
-        mask: (B, 1, 1, at + 1) bool, True where it may look; (B, 1, 1, S) where `at` is a tensor.
+        mask: (B, 1, 1, at + 1), 0 where it may look and -inf where not; (B, 1, 1, S) where `at` is a tensor.
         products: who applies the layer's matrices.
     """
     own = layer.self_attn

@@ -62,6 +62,8 @@ class Trunk:
         self.head: nn.Linear = model.get_output_embeddings()
         self._body = model.get_decoder()
         self._peft: PeftModel | None = None
+        self._adapted: list[Any] = []  # PEFT's layers,
+        self._copied: list[Any] = []  # and its modules of which an adapter brings a whole copy
         self._whole: dict[str, WholeWeights] = {}
         self._active: str | None = None
 
@@ -211,8 +213,9 @@ class Trunk:
             looks: (B, at + 1), or all S where `at` is a tensor; bool, True where the token may look.
             products: of this model.
         """
+        mask = torch.zeros_like(looks, dtype=states.dtype).masked_fill_(~looks, float("-inf"))[:, None, None]  # once, and not in every layer's attention
         for layer, own_keys, own_values in zip(self._body.layers, keys, values, strict=True):
-            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, looks[:, None, None], products)
+            states = layer_step(layer, states, cos, sin, own_keys, own_values, at, mask, products)
         return norm(self._body.norm, states)
 
     def step(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
@@ -343,7 +346,7 @@ class Trunk:
         else:
             self._peft.set_adapter(next(other for other in self._peft.peft_config if other != name))  # PEFT warns when the active one goes
             self._peft.delete_adapter(name)
-        self._turn(None)
+        self._adapters_changed()
 
     def has_adapter(self, name: str) -> bool:
         """Whether there is an adapter of that name."""
@@ -411,8 +414,16 @@ class Trunk:
         return [module for _, module in lora_layers(self.model) if name in module.lora_A]
 
     def _adapters_changed(self) -> None:
-        for _, module in lora_layers(self.model):
-            speed_up(module)
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        modules = list(self.model.modules())
+        self._adapted = [module for module in modules if isinstance(module, BaseTunerLayer)]
+        self._copied = [module for module in modules if isinstance(module, AuxiliaryTrainingWrapper)]
+        for layer in self._adapted:
+            speed_up(layer)
+            for part in layer.adapter_layer_names:
+                getattr(layer, part).requires_grad_(True)
         self._turn(None)
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -427,11 +438,15 @@ class Trunk:
         if self._peft is None:
             assert name is None or name in self._whole, f"no adapter {name}"
             return
-        if name is None or name in self._whole:
-            self._peft.base_model.disable_adapter_layers()
-        else:
-            self._peft.base_model.enable_adapter_layers()
-            self._peft.set_adapter(name)
+        on = name is not None and name not in self._whole
+        for layer in self._adapted:  # PEFT's own switch goes through the whole model and its gradients, three times: a tenth of a small model's update
+            layer._disable_adapters = not on
+            if on:
+                layer._active_adapter = [name]
+        for module in self._copied:
+            if on:
+                module.set_adapter(name)
+            module.enable_adapters(on)
 
 
 @contextmanager
