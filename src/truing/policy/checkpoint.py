@@ -80,8 +80,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, 
         if key.startswith("optimizer."):
             _, number, name = key.split(".")
             own = parameters[int(number)]
-            # PyTorch counts steps on the CPU, but for an optimiser that is one kernel on a GPU.
-            optimizer.state[own][name] = value.clone() if name == "step" and not optimizer.defaults.get("fused") else value.to(own.device, copy=True)
+            optimizer.state[own][name] = value.to(own.device, copy=True)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

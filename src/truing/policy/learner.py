@@ -79,7 +79,7 @@ class Learner(ABC):
         for parameter in self.trunk.adapter_parameters(ROLE):
             parameter.requires_grad_(True)
         parameters = [*self.trunk.adapter_parameters(ROLE), *(self.head.parameters() if self.head is not None else [])]
-        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0, fused=self.trunk.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=0.0, fused=True)
 
     def close(self) -> None:
         """Take off the trunk what was put there."""

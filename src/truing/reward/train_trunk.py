@@ -96,7 +96,7 @@ class Training:
         self.plan = _plan(lesson.only(kept), settings, seed)
         self.parameters = [*own, self.head.weight, *self.beside.parameters()]
         self.rates = (rate, settings.learning_rate)
-        self.optimizer = torch.optim.AdamW([{"params": own}, {"params": self.parameters[len(own) :]}], weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW([{"params": own}, {"params": self.parameters[len(own) :]}], weight_decay=settings.weight_decay, fused=True)
         self.step, self.waited, self.best_step, self.least = 0, -1, 0, float("inf")
         self.best = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []  # since the last check
@@ -193,8 +193,7 @@ class Training:
                 parameter.copy_(opened.get_tensor(f"{place}.now"))
                 self.best[place] = opened.get_tensor(f"{place}.best").to(parameter.device)
                 if f"{place}.first" in there:
-                    moments = {theirs: opened.get_tensor(f"{place}.{ours}") for ours, theirs in _MOMENTS.items()}
-                    self.optimizer.state[parameter] = {name: one if name == "step" else one.to(parameter.device) for name, one in moments.items()}
+                    self.optimizer.state[parameter] = {theirs: opened.get_tensor(f"{place}.{ours}").to(parameter.device) for ours, theirs in _MOMENTS.items()}
         for name in _COUNTERS:
             setattr(self, name, state[name])
         self.least = float.fromhex(state["least"])
