@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -179,6 +180,24 @@ def test_an_adapter_survives_its_file_to_the_bit(tuned: Trunk, tiny_model: Path,
     assert all(value.dtype == torch.float32 for value in other.adapter_parameters("loaded"))
     other.drop_adapter("loaded")
     assert torch.equal(states(other, None), base)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"modules_to_save": ["norm"]}, {"bias": "lora_only"}, {"trainable_token_indices": [3]}])
+def test_an_adapter_that_is_more_than_lora_is_refused(trunk: Trunk, tiny_model: Path, tmp_path: Path, more: dict[str, Any]) -> None:
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **more))
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"plain LoRA: {next(iter(more)).removesuffix('_only')}") as refused:
+        trunk.load_adapter("policy", tmp_path)
+    assert "merge" in str(refused.value.fix)
+    assert not trunk.has_adapter("policy")
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_another_kind_of_adapter_is_refused(trunk: Trunk, tiny_model: Path, tmp_path: Path) -> None:
+    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), IA3Config(task_type="CAUSAL_LM")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"plain LoRA: .*IA3"):
+        trunk.load_adapter("policy", tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
