@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import gguf as gguf_library
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -106,7 +107,9 @@ def test_the_default_model_comes_from_the_package_whole_and_clean(tmp_path: Path
     with gguf.open("rb") as file:
         assert hashlib.file_digest(file, "sha256").hexdigest() == GGUF_SHA256
     monkeypatch.setenv("TRUING_CACHE", str(tmp_path))
+    own = (gguf_library.GGUFReader, gguf_library.get_tensor_name_map)
     place = Path(resolve(DEFAULT))
+    assert (gguf_library.GGUFReader, gguf_library.get_tensor_name_map) == own, "the library is left as it was"
     assert place.parent == tmp_path / "models"
     assert [entry.name for entry in place.parent.iterdir()] == [place.name], "nothing half made is left beside it"
     config = json.loads((place / "config.json").read_text())

@@ -196,8 +196,15 @@ def test_an_adapter_that_is_more_than_lora_is_refused(trunk: Trunk, tiny_model: 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_another_kind_of_adapter_is_refused(trunk: Trunk, tiny_model: Path, tmp_path: Path) -> None:
     get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), IA3Config(task_type="CAUSAL_LM")).save_pretrained(tmp_path)
+    trunk.add_adapter("policy", rank=2, alpha=2, seed=1)
     with pytest.raises(UserError, match=r"plain LoRA: .*IA3"):
         trunk.load_adapter("policy", tmp_path)
+    assert trunk.has_adapter("policy"), "the one that was there stays"
+
+
+def test_an_adapter_that_isn_t_there_can_t_be_turned_on(tuned: Trunk) -> None:
+    with pytest.raises(AssertionError, match="no adapter other"), tuned.using("other"):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

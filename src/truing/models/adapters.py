@@ -92,11 +92,14 @@ class Adapted:
         """Open an adapter saved by `save_adapter`, or elsewhere in PEFT's format, under a role's name, replacing one of that name.
 
         Raises:
-            UserError: it isn't plain LoRA.
+            UserError: it isn't plain LoRA; one that had the name keeps it.
         """
+        tensors = saved(folder)
+        if tensors is None:
+            _require_plain(folder)
         if self.has_adapter(name):
             self.drop_adapter(name)
-        if (tensors := saved(folder)) is not None:
+        if tensors is not None:
             self._turn(None)
             whole = WholeWeights(self.model, tensors.__contains__)
             whole.load(tensors)
@@ -104,7 +107,6 @@ class Adapted:
             return
         from peft import PeftModel
 
-        _require_plain(folder)
         with _quiet_peft():
             if self._peft is None:
                 self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
@@ -241,16 +243,14 @@ class Adapted:
         yield from self.model.named_parameters()
 
     def _turn(self, name: str | None) -> None:
+        assert name is None or self.has_adapter(name), f"no adapter {name}"
         if self._active in self._whole:
             self._whole[self._active].step_out()
         self._active = name
         if name in self._whole:
             self._whole[name].step_in()
-        if self._peft is None:
-            assert name is None or name in self._whole, f"no adapter {name}"
-            return
         on = name is not None and name not in self._whole
-        for layer in self._adapted:  # PEFT's own switch goes through the whole model and its gradients, three times: a tenth of a small model's update
+        for layer in self._adapted:  # PEFT's own switch goes through the whole model and its gradients, three times
             layer._disable_adapters = not on
             if on:
                 layer._active_adapter = [name]

@@ -13,7 +13,7 @@ from truing.models.adapters import Adapted
 from truing.models.packed import Packed, pack, trees_of
 from truing.models.plain_layers import Keep, layer_forward, layer_step, matrices, norm
 from truing.models.precision import fastest_device, fastest_dtype
-from truing.models.products import Products
+from truing.models.products import Products, product
 from truing.models.registry import ModelSettings, load
 from truing.models.sequences import Batch, collate
 
@@ -138,12 +138,12 @@ class Trunk(Adapted):
         return found
 
     def logits(self, rows: Tensor, products: Products | None = None) -> Tensor:
-        """(N, V) fp32 from (N, H).
+        """(N, V) fp32 from (N, H); carries no gradient.
 
         Args:
             products: who applies the output matrix.
         """
-        logits: Tensor = (self.head(rows) if products is None else products((self.head,), rows)).float()
+        logits: Tensor = (product(rows, self.head.weight, self.head.bias) if products is None else products((self.head,), rows)).float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def normed(self, states: Tensor) -> Tensor:
