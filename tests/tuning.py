@@ -8,7 +8,7 @@ from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import ONLINE, REPLAY
 from truing.policy.online import OnlineLearner
-from truing.policy.rollout import Score
+from truing.policy.rewards import Score
 from truing.policy.settings import OnlineSettings
 from truing.policy.train import train_policy
 from truing.store.project import Project

@@ -17,7 +17,7 @@ from truing.models.logprobs import response_logprobs
 from truing.models.packed import Packed
 from truing.models.sequences import collate
 from truing.models.trunk import Rows, Trunk
-from truing.policy.rollout import Rollout, _judged, deal, draw_rollout, final_scores, top_layers, widen
+from truing.policy.rollout import Rollout, deal, draw_rollout, top_layers, widen
 from truing.policy.settings import OnlineSettings
 from tuning import settings_for
 
@@ -124,21 +124,6 @@ def test_layers_below_the_adapter_are_run_once(trunk: Trunk) -> None:
             assert (rollout.logprobs - response_logprobs(trunk, batch, 0.9).logprobs).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("truncation", "expected"),
-    [("set", [3.0, -1.5, -10.0]), ("subtract", [3.0, 0.5, -10.0]), ("keep", [3.0, 2.0, -10.0])],
-)
-def test_the_rule_for_answers_that_were_cut_off(truncation: str, expected: list[float]) -> None:
-    """A finished 3, a cut-off 2 and a finished -40, with a penalty of 1.5 and a clip of 10."""
-    settings = OnlineSettings.model_validate({"truncation": truncation, "truncation_penalty": 1.5, "score_clip": 10.0})
-    assert final_scores(torch.tensor([3.0, 2.0, -40.0]), torch.tensor([True, False, True]), settings).tolist() == expected
-
-
-def test_the_clip_comes_after_the_rule() -> None:
-    settings = OnlineSettings.model_validate({"truncation": "subtract", "truncation_penalty": 1.5, "score_clip": 2.0})
-    assert final_scores(torch.tensor([9.0, 3.0]), torch.tensor([True, False]), settings).tolist() == [2.0, 1.5]
-
-
 def test_widen_adds_zeros_to_the_right() -> None:
     assert widen(torch.tensor([[1.0, 2.0]]), 4).tolist() == [[1, 2, 0, 0]]
 
@@ -215,21 +200,6 @@ def test_answers_longer_than_such_a_reward_can_read_are_scored_by_itself(trunk: 
     settings = settings_for("rloo", samples=4, group_size=2, microbatch=3)
     draw_rollout(trunk, None, [[5, 6, 7], [8, 9], [10] * 9, [14]], [1, 2, 3, 4], reward, settings, beta=0.1, temperature=1.0, max_new_tokens=5)
     assert made == calls
-
-
-def test_doubts_come_from_a_reward_that_knows_them() -> None:
-    class Ensemble:
-        def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
-            return self.score_with_std(prompts, responses)[0]
-
-        def score_with_std(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
-            return [float(len(response)) for response in responses], [0.25] * len(prompts)
-
-    scores, doubts, objectives = _judged(Ensemble(), [[1], [2]], [[3], [4, 5]])
-    assert scores.tolist() == [1.0, 2.0]
-    assert doubts is not None
-    assert doubts.tolist() == [0.25, 0.25]
-    assert objectives == {}
 
 
 def test_objectives_come_from_a_reward_that_is_made_of_several(trunk: Trunk) -> None:

@@ -21,7 +21,8 @@ from truing.policy.kl import AdaptiveKL, FixedKL
 from truing.policy.learner import Learner
 from truing.policy.losses import denominators, masked_mean
 from truing.policy.metrics import measure
-from truing.policy.rollout import ROLE, Forward, GivesValues, HasObjectives, Rollout, Score, draw_rollout, forward
+from truing.policy.rewards import GivesValues, HasObjectives, Score
+from truing.policy.rollout import ROLE, Forward, Rollout, draw_rollout, forward
 from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from

@@ -16,7 +16,8 @@ from truing.policy.algorithms import q_learning
 from truing.policy.kl import token_rewards
 from truing.policy.losses import denominators
 from truing.policy.online import SEEN, OnlineLearner
-from truing.policy.rollout import ROLE, Rollout, Score, add_role, deal, forward, rows_of
+from truing.policy.rewards import Score
+from truing.policy.rollout import ROLE, Rollout, add_role, deal, forward, rows_of
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
 

@@ -3,9 +3,9 @@
 Shapes: B responses in the batch (groups of siblings stand together), T response tokens, right-padded, H hidden.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,83 +15,11 @@ from truing.models.logprobs import response_logprobs
 from truing.models.trunk import Lower, Rows, Trunk
 from truing.policy.constraint import Constraint
 from truing.policy.kl import k1, token_rewards
+from truing.policy.rewards import ReadsHidden, Score, Scored, final_scores, in_a_row, reader_of, scores_of
 from truing.policy.settings import OnlineSettings, TuneSettings
 from truing.policy.team import team
 
 ROLE = "policy"
-Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]  # prompts, responses → normalised scores
-
-
-@runtime_checkable
-class ReadsHidden(Protocol):
-    """A reward that can go by hidden states of the base: then the reference's pass over the answers serves it too.
-
-    Attributes:
-        feature_layers: the layers it reads.
-        longest: tokens of prompt and answer together up to which it can; 0: never.
-    """
-
-    @property
-    def feature_layers(self) -> tuple[int, ...]:
-        """The layers it reads."""
-
-    @property
-    def longest(self) -> int:
-        """Tokens of prompt and answer together up to which it can; 0: never."""
-
-    def score_hidden(self, hidden: Mapping[int, Tensor], rows: Rows) -> tuple[list[float], list[float]]:
-        """Scores of some answers, and how sure they are, from layer → states of the rows."""
-
-
-@runtime_checkable
-class KnowsDoubt(Protocol):
-    """A reward that says how sure it is, as an ensemble can."""
-
-    def score_with_std(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float]]:
-        """Scores, and the standard deviation of each over the ensemble."""
-
-
-@runtime_checkable
-class HasObjectives(Protocol):
-    """A reward that is made of several, each with a name.
-
-    Attributes:
-        parts: by name.
-    """
-
-    @property
-    def parts(self) -> Mapping[str, object]:
-        """By name."""
-
-    def score_objectives(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> tuple[list[float], list[float], dict[str, list[float]]]:
-        """Scores, how sure they are, and each objective's own scores."""
-
-
-@runtime_checkable
-class GivesValues(Protocol):
-    """A reward that may be linear in the base's state at the last token: then a value head can start as it."""
-
-    def value_direction(self) -> tuple[Tensor, float]:
-        """(H,) and a constant; their sum with the state is the score. A `UserError` where the reward is nothing of that kind."""
-
-
-class Judged(NamedTuple):
-    """What a reward says of some answers.
-
-    Attributes:
-        scores: (B,).
-        doubts: (B,) or None where the reward knows none.
-        objectives: name → (B,), of a reward that is made of several.
-    """
-
-    scores: Tensor
-    doubts: Tensor | None
-    objectives: dict[str, Tensor]
-
-    def at(self, rows: Sequence[int]) -> "Judged":
-        """Of some of them."""
-        own = list(rows)
-        return Judged(self.scores[own], None if self.doubts is None else self.doubts[own], {name: one[own] for name, one in self.objectives.items()})
 
 
 class Forward(NamedTuple):
@@ -177,30 +105,25 @@ def draw_rollout(
     }
     with torch.no_grad():
         with trunk.using(None):
-            read = {
-                number: _reference(trunk, batch, reads, settings, temperature) for reads in [_reads(score, rows, tokens)] for number, batch in batches.items()
-            }
+            reader = reader_of(score, rows, tokens)
+            read = {number: _reference(trunk, batch, reader, settings, temperature) for number, batch in batches.items()}
         with trunk.using(ROLE):
             passed = {number: forward(trunk, head, batch, temperature, lower=read[number].lower) for number, batch in batches.items()}
     lower = [read[number].lower if number in read else None for number in range(len(parts))]
     references = own.together({number: one._replace(lower=None) for number, one in read.items()})
     order = torch.tensor([index for part in parts for index in part]).argsort()
     policy, reference = _together(own.together(passed), order), _together([one.passed for one in references], order)
-    if references[0].judged is None:
-        judged = _judged_by_all(score, prompts, tokens)
-    else:
-        judged = _in_a_row([one.judged for one in references if one.judged is not None])
-        judged = Judged(judged.scores[order], None if judged.doubts is None else judged.doubts[order], {})
-    scores = final_scores(judged.scores, torch.tensor([response.finished for response in responses]), settings)
+    scored = scores_of(score, prompts, tokens) if reader is None else in_a_row([one.scored for one in references if one.scored is not None]).at(order)
+    scores = final_scores(scored.scores, torch.tensor([response.finished for response in responses]), settings)
     if constraint is not None:
-        scores, beta = constraint.blended(scores, judged.objectives), beta * constraint.share
+        scores, beta = constraint.blended(scores, scored.objectives), beta * constraint.share
     longest = policy.logprobs.shape[1]
     mask = torch.arange(longest) < torch.tensor([len(response) for response in tokens])[:, None]
     kl = k1(policy.logprobs, reference.logprobs)
     rewards = token_rewards(scores, kl, mask, beta=beta)
     return Rollout(
-        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, judged.scores, judged.doubts, scores,
-        rewards, kl, lower, judged.objectives,
+        rows, responses, parts, minibatches, mask, policy.logprobs, reference.logprobs, policy.entropy, policy.values, scored.scores, scored.doubts, scores,
+        rewards, kl, lower, scored.objectives,
     )  # fmt: skip
 
 
@@ -260,15 +183,6 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     return None if settings.layers == "all" else trunk.layers // 2
 
 
-def final_scores(raw: Tensor, finished: Tensor, settings: OnlineSettings) -> Tensor:
-    """(B,) scores after the rule for answers that were cut off, held within the clip."""
-    if settings.truncation == "set":
-        raw = torch.where(finished, raw, -settings.truncation_penalty)
-    elif settings.truncation == "subtract":
-        raw = torch.where(finished, raw, raw - settings.truncation_penalty)
-    return raw.clamp(-settings.score_clip, settings.score_clip)
-
-
 def widen(values: Tensor, longest: int) -> Tensor:
     """(B, longest) from (B, T <= longest): zeros to the right."""
     return nn.functional.pad(values, (0, longest - values.shape[1]))
@@ -280,61 +194,26 @@ class _Read(NamedTuple):
     Attributes:
         passed: the reference's log-probabilities.
         lower: the states below the adapted layers, which the policy goes on from; None where all layers are adapted, or the model can't be split.
-        judged: what the reward says, if it reads hidden states.
+        scored: what the reward says, if it reads hidden states.
     """
 
     passed: Forward
     lower: Lower | None
-    judged: Judged | None
+    scored: Scored | None
 
 
-def _reads(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> ReadsHidden | None:
-    """The reward, if hidden states of these answers are enough for it."""
-    longest = max(len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True))
-    return score if isinstance(score, ReadsHidden) and longest <= score.longest else None
-
-
-def _reference(trunk: Trunk, batch: Rows, reads: ReadsHidden | None, settings: OnlineSettings, temperature: float) -> _Read:
+def _reference(trunk: Trunk, batch: Rows, reader: ReadsHidden | None, settings: OnlineSettings, temperature: float) -> _Read:
     """One pass of the base over a part, for whoever needs it."""
     top = top_layers(trunk, settings)
     border = trunk.layers - top if top is not None and trunk.splits else None
-    layers = {trunk.layers, *(reads.feature_layers if reads else ()), *([border] if border is not None else ())}
+    layers = {trunk.layers, *(reader.feature_layers if reader else ()), *([border] if border is not None else ())}
     states = trunk.hidden_layers(batch, sorted(layers))
     found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
-    judged = None
-    if reads is not None:
-        mean, spread = reads.score_hidden(states, batch)
-        judged = Judged(torch.tensor(mean), torch.tensor(spread), {})
-    return _Read(Forward(found.logprobs, found.entropy, None), None if border is None else Lower(border, states[border]), judged)
-
-
-def _judged_by_all(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
-    """What the reward says, each process asking about its share."""
-    own = team()
-    mine = [place for place in range(len(prompts)) if own.owns(place)]
-    if own.size == 1:
-        return _judged(score, prompts, responses)
-    found = _judged(score, [prompts[place] for place in mine], [responses[place] for place in mine])
-    each = own.together({place: found.at([row]) for row, place in enumerate(mine)})
-    return _in_a_row(each)
-
-
-def _in_a_row(each: Sequence[Judged]) -> Judged:
-    doubts = [one.doubts for one in each if one.doubts is not None]
-    names = each[0].objectives
-    objectives = {name: torch.cat([one.objectives[name] for one in each]) for name in names}
-    return Judged(torch.cat([one.scores for one in each]), torch.cat(doubts) if doubts else None, objectives)
-
-
-def _judged(score: Score, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Judged:
-    """What the reward says, and all that it knows beside."""
-    if isinstance(score, HasObjectives):
-        mean, spread, each = score.score_objectives(prompts, responses)
-        return Judged(torch.tensor(mean), torch.tensor(spread), {name: torch.tensor(own) for name, own in each.items()})
-    if isinstance(score, KnowsDoubt):
-        mean, spread = score.score_with_std(prompts, responses)
-        return Judged(torch.tensor(mean), torch.tensor(spread), {})
-    return Judged(torch.tensor(score(prompts, responses), dtype=torch.float32), None, {})
+    scored = None
+    if reader is not None:
+        mean, spread = reader.score_hidden(states, batch)
+        scored = Scored(torch.tensor(mean), torch.tensor(spread), {})
+    return _Read(Forward(found.logprobs, found.entropy, None), None if border is None else Lower(border, states[border]), scored)
 
 
 def _together(passes: list[Forward], order: Tensor) -> Forward:

@@ -18,7 +18,7 @@ from truing.policy.offline import OfflineLearner
 from truing.policy.online import OnlineLearner
 from truing.policy.record import Record, of_policy, prompt_texts, run_folder
 from truing.policy.replay import ReplayLearner
-from truing.policy.rollout import Score
+from truing.policy.rewards import Score
 from truing.policy.settings import OfflineSettings, OnlineSettings, TuneSettings
 from truing.policy.team import team
 from truing.policy.trackers import told
