@@ -8,7 +8,7 @@ one else's randomness moves.
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from itertools import product
+from itertools import chain, product
 from statistics import NormalDist
 from typing import Any, Literal, NamedTuple, cast
 
@@ -21,6 +21,7 @@ Level = Literal["nominal", "ordinal", "interval"]
 Rating = tuple[Hashable, Hashable, Hashable]  # question, annotator, answer
 EXACT = 14  # units up to which a test by signs tries every choice of them
 FLIPS = 20_000  # choices of signs beyond that
+DRAWN_AT_ONCE = 1 << 18  # row numbers of bootstrap samples in memory
 
 
 class Interval(NamedTuple):
@@ -114,7 +115,7 @@ def bootstrap_mean(
     mass = np.bincount(unit, weight)  # (U,) total weight of each unit
     total = np.bincount(unit, weight * value)[mass > 0]
     mass = mass[mass > 0]
-    draws = [total[rows].sum() / mass[rows].sum() for rows in _resample(len(mass), resamples, seed)]
+    draws = [draw for rows in _resample(len(mass), resamples, seed) for draw in total[rows].sum(1) / mass[rows].sum(1)]
     return _percentile_interval(_ratio(total.sum(), mass.sum()), draws, len(mass), confidence)
 
 
@@ -136,7 +137,7 @@ def bootstrap(statistic: Callable[[Ints], float], groups: Sequence[Hashable], *,
     if not len(unit):
         return Interval(math.nan, math.nan, math.nan, 0)
     members = np.split(np.argsort(unit, kind="stable"), np.bincount(unit).cumsum()[:-1])
-    draws = [statistic(np.concatenate([members[place] for place in rows])) for rows in _resample(len(names), resamples, seed)]
+    draws = [statistic(np.concatenate([members[place] for place in rows])) for rows in chain.from_iterable(_resample(len(names), resamples, seed))]
     return _percentile_interval(statistic(np.arange(len(unit))), draws, len(names), confidence)
 
 
@@ -197,7 +198,7 @@ def alpha_interval(
     """
     _require_confidence(confidence)
     counts, positions = _answer_counts(ratings, level)
-    draws = [_alpha(counts[rows], positions, level) for rows in _resample(len(counts), resamples, seed)]
+    draws = [_alpha(counts[rows], positions, level) for rows in chain.from_iterable(_resample(len(counts), resamples, seed))]
     return _percentile_interval(_alpha(counts, positions, level), draws, len(counts), confidence)
 
 
@@ -408,11 +409,12 @@ def _codes(items: Iterable[Hashable]) -> tuple[Ints, list[Hashable]]:
 
 
 def _resample(n: int, resamples: int, seed: int) -> Iterator[Ints]:
-    """Row numbers of each bootstrap sample of n units, one at a time: all at once would need resamples x n memory."""
+    """(K, n) row numbers of bootstrap samples of n units, some at a time: all at once would need resamples x n memory."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, found {resamples}")
     generator = np.random.default_rng(seed)
-    return (generator.integers(0, n, n) for _ in range(resamples if n > 1 else 0))
+    at_once = max(1, DRAWN_AT_ONCE // max(n, 1))
+    return (generator.integers(0, n, (min(at_once, resamples - start), n)) for start in range(0, resamples if n > 1 else 0, at_once))
 
 
 def _percentile_interval(value: float, draws: Sequence[float], n: int, confidence: float) -> Interval:

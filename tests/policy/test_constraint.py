@@ -64,7 +64,7 @@ def test_it_comes_to_the_best_that_is_feasible(trunk: Trunk, name: str) -> None:
     assert float(free @ other) < least - 0.2, "without a price it isn't kept"
     kind: type[OnlineSettings] = ONLINE[name].Settings
     settings = kind.model_validate(
-        {"algorithm": name, "updates": 200, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA, "lr": 1e-2,
+        {"algorithm": name, "updates": 130, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA, "lr": 1e-2,
          "at_least": {"other": least}, "at_least_price": 0.5}
     )  # fmt: skip
     learner = online_learner(trunk, settings, {"one": PROMPT}, Two(rewards, other), temperature=TEMPERATURE, max_new_tokens=1, seed=0)

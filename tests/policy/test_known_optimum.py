@@ -52,7 +52,7 @@ def test_it_comes_to_the_optimum_that_theory_names(trunk: Trunk, name: str, reco
     algorithm = name.partition(",")[0]
     kind: type[OnlineSettings] = (ONLINE | REPLAY)[algorithm].Settings
     settings = kind.model_validate(
-        {"algorithm": algorithm, "updates": 150, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA} | BY[name]
+        {"algorithm": algorithm, "updates": 100, "samples": 64, "group_size": 8, "microbatch": 64, "rank": 4, "truncation": "keep", "beta": BETA} | BY[name]
     )
     base = distribution(trunk, None)
     rewards = 1 + BETA * (distribution(trunk, None, OTHER) / base).log()
