@@ -129,4 +129,12 @@ if __name__ == "__main__":
     _serve()
     from truing.cli.app import main
 
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if isinstance(end.code, int) and threading.active_count() == 1:  # else Python takes all the libraries down, a page copied for each that it touches
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code)
+        raise
