@@ -45,7 +45,8 @@ def bf16_speedup() -> float:
 def machine() -> str:
     """What a measurement ran on, in words."""
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return f"{gpu}{_cpu_name()} ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    return f"{gpu}{_cpu_name()} ({platform.machine()}), {threads}, torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def _seconds(work: Callable[[], Tensor]) -> float:
