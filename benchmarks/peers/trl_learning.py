@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import RLOOConfig, RLOOTrainer
 
 GROUP, EACH, MINIBATCHES, EPOCHS = 4, 32, 4, 2
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", required=True)
@@ -85,7 +86,7 @@ trainer = RLOOTrainer(
     train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in json.loads(arguments.prompts.read_text())]),
     processing_class=AutoTokenizer.from_pretrained(arguments.model, padding_side="left"),
     callbacks=[Keeper()],
-    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", layers_to_transform=upper, task_type="CAUSAL_LM"),
+    peft_config=LoraConfig(r=16, lora_alpha=32, target_modules=LINEAR, layers_to_transform=upper, task_type="CAUSAL_LM"),
 )  # fmt: skip
 trainer.train()
 reward.stdin.close()
