@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
-# Containers like to set it; then every process compiles all of Truing, and rewrites 4,000 assertions, anew: a tenth of `make quick`.
+# Containers like to set it; then every process compiles all of Truing, and rewrites 4,000 assertions, anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 # As many processes run the tests; each holds a gigabyte or so, and two keep two cores busy. Tests of one file stay together as far as the work is even.

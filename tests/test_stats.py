@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nltk.metrics.distance import interval_distance  # type: ignore[import-untyped]
 
+from truing import stats
 from truing.stats import (
     Level,
     alpha_interval,
@@ -423,3 +424,16 @@ def test_kendall_counts_pairs(rows: list[tuple[int, int]]) -> None:
     signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i in range(len(x)) for j in range(i)]
     expected = sum(a * b for a, b in signs) / math.sqrt(sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs))
     assert kendall(x, y) == pytest.approx(expected)
+
+
+def test_how_many_rows_are_drawn_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, groups = np.random.default_rng(1).normal(size=60), [number // 2 for number in range(60)]
+
+    def intervals() -> list[stats.Interval]:
+        found = [stats.bootstrap_mean(values, seed=3, resamples=50), stats.bootstrap_mean(values, groups=groups, seed=3, resamples=50)]
+        return [*found, stats.bootstrap(lambda rows: float(values[rows].max()), groups, seed=3, resamples=50)]
+
+    at_once = intervals()
+    for rows in (1, 130):  # a sample at a time, and a few with a remainder
+        monkeypatch.setattr(stats, "DRAWN_AT_ONCE", rows)
+        assert intervals() == at_once

@@ -46,7 +46,7 @@ def app(project: Project) -> FastAPI:
 def test_the_api_keeps_to_its_description(app: FastAPI, project: Project) -> None:
     """A short run; benchmarks/studio/fuzz.py is the long one, which also goes through the edges of the description."""
     on_sqlite = project.database.url.startswith("sqlite")
-    found = fuzz(app, examples=6 if on_sqlite else 3, seed=1, phases=("fuzzing", "stateful") if on_sqlite else ("fuzzing",))
+    found = fuzz(app, examples=10 if on_sqlite else 4, seed=1, phases=("fuzzing", "stateful") if on_sqlite else ("fuzzing",))
     assert found.failures == []
     assert found.operations >= 13
     assert not [status for status in found.statuses if not "200" <= status < "500"]
