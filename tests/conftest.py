@@ -19,8 +19,8 @@ settings.register_profile("busy", parent=settings(), deadline=None)  # an exampl
 settings.register_profile("quick", parent=settings.get_profile("busy"), max_examples=10)  # `make quick`
 settings.load_profile("busy")
 UNMEASURED = {  # they go long ways through what other tests go through too, and take a quarter to nearly a half longer while lines are counted
-    "test_assignment_machine.py", "test_constraint.py", "test_doors_in_chromium.py", "test_durability.py", "test_fuzz.py", "test_judge_browser.py",
-    "test_known_optimum.py", "test_manage_in_chromium.py", "test_xss.py",
+    "test_api.py", "test_assignment.py", "test_assignment_machine.py", "test_constraint.py", "test_doors_in_chromium.py", "test_durability.py",
+    "test_fuzz.py", "test_hostile_imports.py", "test_judge_browser.py", "test_known_optimum.py", "test_manage_in_chromium.py", "test_routes.py", "test_xss.py",
 }  # fmt: skip
 MOST_SKIPS = 4  # a test that is skipped everywhere tests nothing: see the reasons in the summary
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"  # a user's clone doesn't have it: only there a test that says so isn't counted

@@ -87,6 +87,16 @@ def test_samples_are_kept_once_and_bring_their_prompt(client: TestClient, projec
     ]
 
 
+def test_each_sample_goes_to_its_own_prompt(client: TestClient) -> None:
+    """Prompts by id and by their turns, new and known, one of them twice."""
+    known, others = content_id(QUESTION), [[{"role": "user", "content": f"Word a refusal number {number}."}] for number in (1, 2)]
+    client.post("/api/v1/prompts", json={"prompts": [{"turns": QUESTION}]})
+    sent = [others[0], known, others[1], QUESTION, others[0]]
+    body = {"samples": [{"prompt": prompt, "text": f"No {place}.", "by": "model-1"} for place, prompt in enumerate(sent)]}
+    found = [one["prompt_id"] for one in client.post("/api/v1/samples", json=body).json()["samples"]]
+    assert found == [content_id(others[0]), known, content_id(others[1]), known, content_id(others[0])]
+
+
 def test_a_request_is_kept_whole_or_not_at_all(client: TestClient, project: Project) -> None:
     body = {"samples": [{"prompt": QUESTION, "text": "No.", "by": "model-1"}, {"prompt": "0" * 32, "text": "No.", "by": "model-1"}]}
     answer = client.post("/api/v1/samples", json=body)

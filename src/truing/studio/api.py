@@ -50,14 +50,12 @@ def _keep_prompts(session: Session, project: Project, prompts: list[wire.NewProm
 def post_samples(project: Here, body: wire.NewSamples) -> wire.KeptSamples:
     """Keep responses by a model or a person (scope samples:write), all of them or none; prompts that come as turns are kept as well."""
     with project.database.write() as session:
-        ids = [_prompt_id(session, project, sample.prompt) for sample in body.samples]
+        turns = [wire.NewPrompt(turns=sample.prompt) for sample in body.samples if not isinstance(sample.prompt, str)]
+        by_turns = iter(_keep_prompts(session, project, turns) if turns else ())
+        ids = [sample.prompt if isinstance(sample.prompt, str) else next(by_turns).id for sample in body.samples]
         sent = [SentSample(p, s.text, s.by, s.human, s.finished, s.batch) for p, s in zip(ids, body.samples, strict=True)]
         kept = keep_samples(session, sent, at=now())
     return wire.KeptSamples(samples=[wire.KeptSample(id=one.id, prompt_id=p, new=one.new) for p, one in zip(ids, kept, strict=True)])
-
-
-def _prompt_id(session: Session, project: Project, prompt: str | list[wire.Turn]) -> str:
-    return prompt if isinstance(prompt, str) else _keep_prompts(session, project, [wire.NewPrompt(turns=prompt)])[0].id
 
 
 # ---- questions ----
