@@ -13,7 +13,7 @@ from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import OFFLINE
 from truing.policy.examples import Example, Examples, demonstrations, preferences
-from truing.policy.offline import OfflineLearner, in_memory, logprobs_of, plan
+from truing.policy.offline import OfflineLearner, in_memory, logprobs_of, plan, rows_of
 from truing.policy.settings import OfflineSettings
 from truing.policy.train import imitate
 from truing.store.clock import now
@@ -131,10 +131,11 @@ def test_a_prompt_stays_together_and_is_read_once(trunk: Trunk) -> None:
     examples = [Example("p", (5, 6), ((7, 8), (9,))), Example("q", (10,), ((11, 12, 13), (7,))), Example("p", (5, 6), ((9,), (14, 15)))]
     parts = list(in_memory(examples, 1))
     assert sorted([one.prompt_id for one in part] for part in parts) == [["p", "p"], ["q"]]
-    together = logprobs_of(trunk, examples)
+    together = logprobs_of(trunk, examples, rows_of(trunk, examples), None)
     for example, own in zip(examples, together, strict=True):
         for response, found in zip(example.responses, own, strict=True):
-            (((alone,),),) = ([logprobs_of(trunk, [example._replace(responses=(response,))])[0]],)
+            by_itself = [example._replace(responses=(response,))]
+            ((alone,),) = logprobs_of(trunk, by_itself, rows_of(trunk, by_itself), None)
             assert torch.allclose(found, alone, atol=1e-5)
     assert torch.allclose(together[0][1], together[2][0], atol=0)
 

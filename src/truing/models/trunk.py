@@ -109,10 +109,10 @@ class Trunk(Adapted):
         window = getattr(self.model.config, "sliding_window", None) if getattr(self.model.config, "use_sliding_window", True) else None
         return self.model.config.model_type in ("llama", "qwen2", "mistral") and window is None
 
-    def hidden(self, rows: Rows) -> Tensor:
-        """(B, L, H) or (N, H) states after the last layer and the final norm, under the adapter that is on."""
+    def hidden(self, rows: Rows, lower: Lower | None = None) -> Tensor:
+        """(B, L, H) or (N, H) states after the last layer and the final norm, under the adapter that is on; `lower` as for `hidden_layers`."""
         if isinstance(rows, Packed):
-            return self.hidden_layers(rows, [self.layers])[self.layers]
+            return self.hidden_layers(rows, [self.layers], lower=lower)[self.layers]
         output: Tensor = self._body(input_ids=rows.input_ids, use_cache=False).last_hidden_state
         return output
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from truing.models.logprobs import response_logprobs
 from truing.models.packed import Tree, packs
-from truing.models.trunk import Trunk
+from truing.models.trunk import Lower, Rows, Trunk
 from truing.policy.algorithms import OFFLINE
 from truing.policy.examples import Example
 from truing.policy.learner import Learner
-from truing.policy.rollout import ROLE
+from truing.policy.rollout import ROLE, lower_states
 from truing.policy.settings import OfflineSettings
 from truing.store.ids import seed_from
 
@@ -53,12 +53,15 @@ class OfflineLearner(Learner):
         for number, part in enumerate(in_memory(examples, self.settings.row_tokens)):
             if not self.team.owns(number):
                 continue
+            rows = rows_of(self.trunk, part)
             reference: list[list[Tensor]] = []
+            lower: Lower | None = None
             if self.algorithm.NEEDS_REFERENCE:
                 with torch.no_grad(), self.trunk.using(None):
-                    reference = logprobs_of(self.trunk, part)
+                    lower = lower_states(self.trunk, rows, self.settings)
+                    reference = logprobs_of(self.trunk, part, rows, lower)
             with torch.set_grad_enabled(learn), self.trunk.using(ROLE):
-                loss, means = self.algorithm.loss(logprobs_of(self.trunk, part), reference, part, self.settings, denominator)
+                loss, means = self.algorithm.loss(logprobs_of(self.trunk, part, rows, lower), reference, part, self.settings, denominator)
                 if learn:
                     loss.backward()
             for name, value in {"policy/loss": loss.item(), **means}.items():
@@ -110,12 +113,27 @@ def tree_of(examples: Sequence[Example]) -> Tree:
     return Tree(examples[0].prompt, tuple(dict.fromkeys(response for example in examples for response in example.responses)))
 
 
-def logprobs_of(trunk: Trunk, examples: Sequence[Example]) -> list[list[Tensor]]:
-    """Of each example, of each of its responses, (T,) log-probabilities under the adapter that is on."""
+def rows_of(trunk: Trunk, examples: Sequence[Example]) -> Rows:
+    """Examples as the model runs them: each prompt once, each of its responses once."""
+    pairs = _pairs(examples)
+    return trunk.rows([prompt for prompt, _ in pairs], [response for _, response in pairs])
+
+
+def logprobs_of(trunk: Trunk, examples: Sequence[Example], rows: Rows, lower: Lower | None) -> list[list[Tensor]]:
+    """Of each example, of each of its responses, (T,) log-probabilities under the adapter that is on.
+
+    Args:
+        rows: as `rows_of` gives them.
+        lower: their states below the adapted layers to go on from, or None to begin with the tokens.
+    """
+    logprobs = response_logprobs(trunk, rows, 1.0, hidden=trunk.hidden(rows, lower)).logprobs
+    found = {pair: row[: len(pair[1])] for pair, row in zip(_pairs(examples), logprobs, strict=True)}
+    return [[found[example.prompt, response] for response in example.responses] for example in examples]
+
+
+def _pairs(examples: Sequence[Example]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Prompt and response of each row, those of a prompt in a row."""
     together: dict[tuple[int, ...], list[Example]] = {}
     for example in examples:
         together.setdefault(example.prompt, []).append(example)
-    pairs = [(tree.prompt, response) for tree in map(tree_of, together.values()) for response in tree.responses]
-    rows = response_logprobs(trunk, trunk.rows([prompt for prompt, _ in pairs], [response for _, response in pairs]), 1.0).logprobs
-    found = {(prompt, response): row[: len(response)] for (prompt, response), row in zip(pairs, rows, strict=True)}
-    return [[found[example.prompt, response] for response in example.responses] for example in examples]
+    return [(tree.prompt, response) for tree in map(tree_of, together.values()) for response in tree.responses]

@@ -17,7 +17,7 @@ from truing.policy.kl import token_rewards
 from truing.policy.losses import denominators
 from truing.policy.online import SEEN, OnlineLearner
 from truing.policy.rewards import Score
-from truing.policy.rollout import ROLE, Rollout, add_role, deal, forward, rows_of
+from truing.policy.rollout import ROLE, Rollout, add_role, deal, forward, lower_states, rows_of
 from truing.policy.targets import Targets
 from truing.store.ids import seed_from
 
@@ -85,14 +85,15 @@ class ReplayLearner(OnlineLearner):
             batch = rows_of(trunk, [one["prompt"] for one in own], [one["response"] for one in own])
             ref_logprobs = batch.rectangle(torch.tensor([value for one in own for value in one["ref_logprobs"]]))
             with torch.no_grad(), trunk.using(COPY):
-                copy = forward(trunk, self.copied_head, batch, self.temperature)
+                lower = lower_states(trunk, batch, settings)
+                copy = forward(trunk, self.copied_head, batch, self.temperature, lower=lower)
             rewards = token_rewards(torch.tensor([one["score"] for one in own]), torch.zeros_like(ref_logprobs), batch.mask, beta=0.0)
             assert copy.values is not None
             goal = soft_q_targets(
                 rewards, settings.beta * (copy.logprobs - ref_logprobs), copy.values, mask=batch.mask, gamma=settings.gamma, lam=settings.trace
             )  # fmt: skip
             with trunk.using(ROLE):
-                new = forward(trunk, self.head, batch, self.temperature)
+                new = forward(trunk, self.head, batch, self.temperature, lower=lower)
                 found = q_learning.loss(new, ref_logprobs, goal, batch.mask, settings, divisor[part])
                 found.backward()
             loss += found.item()

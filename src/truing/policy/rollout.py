@@ -134,7 +134,7 @@ def forward(trunk: Trunk, head: nn.Linear | None, rows: Rows, temperature: float
         lower: states below the adapted layers to go on from, or None to begin with the tokens.
         entropy_gradient: whether the entropy carries a gradient, too.
     """
-    hidden = trunk.hidden(rows) if lower is None else trunk.hidden_layers(rows, [trunk.layers], lower=lower)[trunk.layers]
+    hidden = trunk.hidden(rows, lower)
     found = response_logprobs(trunk, rows, temperature, hidden=hidden, entropy_gradient=entropy_gradient)
     values = None if head is None else rows.rectangle(head(rows.predicting(hidden).to(head.weight.dtype))[:, 0])
     return Forward(found.logprobs, found.entropy, values)
@@ -183,6 +183,18 @@ def top_layers(trunk: Trunk, settings: TuneSettings) -> int | None:
     return None if settings.layers == "all" else trunk.layers // 2
 
 
+def border(trunk: Trunk, settings: TuneSettings) -> int | None:
+    """The layer up to which every role's states are the base's; None where all layers are adapted, or the model can't be split."""
+    top = top_layers(trunk, settings)
+    return trunk.layers - top if top is not None and trunk.splits else None
+
+
+def lower_states(trunk: Trunk, rows: Rows, settings: TuneSettings) -> Lower | None:
+    """What every role goes on from: the states at the border, if there is one."""
+    layers = border(trunk, settings)
+    return None if layers is None else Lower(layers, trunk.hidden_layers(rows, [layers])[layers])
+
+
 def widen(values: Tensor, longest: int) -> Tensor:
     """(B, longest) from (B, T <= longest): zeros to the right."""
     return nn.functional.pad(values, (0, longest - values.shape[1]))
@@ -204,16 +216,15 @@ class _Read(NamedTuple):
 
 def _reference(trunk: Trunk, batch: Rows, reader: ReadsHidden | None, settings: OnlineSettings, temperature: float) -> _Read:
     """One pass of the base over a part, for whoever needs it."""
-    top = top_layers(trunk, settings)
-    border = trunk.layers - top if top is not None and trunk.splits else None
-    layers = {trunk.layers, *(reader.feature_layers if reader else ()), *([border] if border is not None else ())}
+    shared = border(trunk, settings)
+    layers = {trunk.layers, *(reader.feature_layers if reader else ()), *([shared] if shared is not None else ())}
     states = trunk.hidden_layers(batch, sorted(layers))
     found = response_logprobs(trunk, batch, temperature, hidden=states[trunk.layers])
     scored = None
     if reader is not None:
         mean, spread = reader.score_hidden(states, batch)
         scored = Scored(torch.tensor(mean), torch.tensor(spread), {})
-    return _Read(Forward(found.logprobs, found.entropy, None), None if border is None else Lower(border, states[border]), scored)
+    return _Read(Forward(found.logprobs, found.entropy, None), None if shared is None else Lower(shared, states[shared]), scored)
 
 
 def _together(passes: list[Forward], order: Tensor) -> Forward:
