@@ -18,7 +18,7 @@ from truing.store.project import Project, create_project, open_project
 settings.register_profile("busy", parent=settings(), deadline=None)  # an example that waits for another worker is no slower for it
 settings.register_profile("quick", parent=settings.get_profile("busy"), max_examples=10)  # `make quick`
 settings.load_profile("busy")
-UNMEASURED = {  # they go long ways through what other tests go through too, and take a quarter to nearly a half longer while lines are counted
+UNMEASURED = {  # they go long ways through what other tests go through too, and take a quarter to over a half longer while lines are counted
     "test_api.py", "test_assignment.py", "test_assignment_machine.py", "test_constraint.py", "test_doors_in_chromium.py", "test_durability.py",
     "test_fuzz.py", "test_hostile_imports.py", "test_judge_browser.py", "test_known_optimum.py", "test_manage_in_chromium.py", "test_routes.py", "test_xss.py",
 }  # fmt: skip

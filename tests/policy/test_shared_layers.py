@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,8 @@ from truing.policy.learner import Learner
 from truing.policy.offline import OfflineLearner
 from truing.policy.replay import ReplayLearner
 from truing.policy.rollout import ROLE
-from tuning import PROMPTS, TEMPERATURE, settings_for, share_of_third_tokens
+from tuning import PLACELESS, PROMPTS, TEMPERATURE, settings_for, share_of_third_tokens
 
-NOWHERE = Path("no-artifacts-are-read-when-the-parent-is-the-base")
 PAIRS = [Example("p", (5, 6), ((7, 8), (9,))), Example("q", (10,), ((11, 12, 13), (7,)), target=0.2), Example("r", (8, 4, 3), ((9, 2), (14, 15)), weight=0.5)]
 
 
@@ -46,7 +44,7 @@ def learned(trunk: Trunk, made: Callable[[Trunk], Learner], monkeypatch: pytest.
     learner = made(trunk)
     with monkeypatch.context() as patch:
         patch.setattr("truing.models.trunk.layer_forward", counted)
-        learner.start(NOWHERE, "base")
+        learner.start(PLACELESS, "base")
         while learner.done < learner.updates:
             learner.update()
     weights = {name: value.clone() for name, value in trunk.adapter_state(ROLE).items()}

@@ -100,10 +100,7 @@ def plan(said: dict[str, int], settings: OfflineSettings, seed: int) -> list[lis
 
 def in_memory(examples: Sequence[Example], row_tokens: int) -> Iterator[list[Example]]:
     """Examples in parts that fit in memory; those of a prompt stay together, so that it is read once."""
-    together: dict[tuple[int, ...], list[Example]] = {}
-    for example in examples:
-        together.setdefault(example.prompt, []).append(example)
-    trees = list(together.values())
+    trees = _by_prompt(examples)
     for group in packs([tree_of(own).size for own in trees], row_tokens):
         yield [example for place in group for example in trees[place]]
 
@@ -133,7 +130,12 @@ def logprobs_of(trunk: Trunk, examples: Sequence[Example], rows: Rows, lower: Lo
 
 def _pairs(examples: Sequence[Example]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Prompt and response of each row, those of a prompt in a row."""
+    return [(tree.prompt, response) for tree in map(tree_of, _by_prompt(examples)) for response in tree.responses]
+
+
+def _by_prompt(examples: Sequence[Example]) -> list[list[Example]]:
+    """Those of one prompt together, in the order in which prompts appear."""
     together: dict[tuple[int, ...], list[Example]] = {}
     for example in examples:
         together.setdefault(example.prompt, []).append(example)
-    return [(tree.prompt, response) for tree in map(tree_of, together.values()) for response in tree.responses]
+    return list(together.values())
