@@ -97,6 +97,22 @@ def test_every_weight_can_be_a_role_s_own(family: Trunk) -> None:
         assert torch.equal(family.model(input_ids=torch.tensor([PROMPTS[1]])).logits, base)
 
 
+def test_every_weight_learns_what_autograd_says(family: Trunk) -> None:
+    """The output matrix too, whether it is the input's (gpt2, gemma2) or one of its own, and where logits are capped."""
+    family.drop_adapter("policy")
+    family.add_whole("policy")
+    parameters = family.adapter_parameters("policy")
+    batch = collate(PROMPTS, PROMPTS, family.pad_id)
+    with family.using("policy"):
+        for own in parameters:
+            own.requires_grad_(True)
+        ours = torch.autograd.grad(response_logprobs(family, batch, 0.7).logprobs.sum(), parameters)
+        logits = family.model(input_ids=batch.input_ids).logits / 0.7
+        theirs = torch.autograd.grad(batch.predicting(logits).log_softmax(1).gather(1, batch.targets[:, None]).sum(), parameters)
+    for our, their in zip(ours, theirs, strict=True):
+        assert (our - their).abs().max() <= 1e-4 * float(their.abs().max()) + 1e-5
+
+
 @torch.no_grad()
 def test_the_upper_half_can_be_adapted_alone(family: Trunk) -> None:
     family.drop_adapter("policy")

@@ -41,6 +41,13 @@ def test_values_and_gradients_are_those_of_log_softmax(
     assert not entropy.requires_grad
     assert torch.autograd.gradcheck(lambda rows: _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, False)[0], (rows,))
     assert torch.autograd.gradcheck(lambda rows: _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, True), (rows,))
+    learned = [weight.requires_grad_(True), *([] if bias is None else [bias.requires_grad_(True)])]
+
+    def found(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return _SelectedLogprobs.apply(rows, weight, bias, targets, temperature, softcap, True)  # type: ignore[no-any-return]
+
+    assert torch.autograd.gradcheck(found, (rows, *learned))
+    assert torch.autograd.gradcheck(found, (rows.detach(), *learned))  # nothing below is learned
 
 
 def test_bf16_rows_give_fp32_log_probabilities() -> None:

@@ -1,7 +1,8 @@
 """Log-probabilities of response tokens: logits only where they are needed, a few rows at a time.
 
 The (tokens x vocabulary) matrix never exists whole, forward or backward: the gradient with respect to the hidden states
-is taken chunk by chunk in the forward pass (the output matrix is frozen, so that it needs none).
+is taken chunk by chunk in the forward pass where the output matrix is frozen; where it is learned too, the backward pass
+works the logits out again.
 """
 
 from typing import Any, NamedTuple
@@ -47,41 +48,33 @@ class _SelectedLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, softcap: float | None, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = ctx.needs_input_grad[0]
+        learns_matrix = any(ctx.needs_input_grad[1:3])
         precision = torch.promote_types(rows.dtype, torch.float32)
         logprobs, entropy = (torch.empty(len(rows), dtype=precision, device=rows.device) for _ in range(2))
-        slope = torch.empty_like(rows) if wants_gradient else None
-        entropy_slope = torch.empty_like(rows) if wants_gradient and entropy_gradient else None
+        slope = torch.empty_like(rows) if ctx.needs_input_grad[0] and not learns_matrix else None
+        entropy_slope = torch.empty_like(rows) if slope is not None and entropy_gradient else None
         for start in range(0, len(rows), CHUNK):
             here = slice(start, start + CHUNK)
-            scaled = product(rows[here], weight, bias).to(precision)
-            bend = None
-            if softcap is not None:
-                bend = torch.tanh(scaled / softcap)
-                scaled = bend * softcap
-            scaled.div_(temperature)
             chosen = targets[here, None]
-            top = scaled.amax(1, keepdim=True)
-            picked = scaled.gather(1, chosen)[:, 0]
-            weights = (scaled - top).exp_()
-            total = weights.sum(1)
-            log_total = top[:, 0] + total.log()
-            logprobs[here] = picked - log_total
-            expected = torch.linalg.vecdot(weights, scaled) / total
-            entropy[here] = log_total - expected
+            found = _softmax(rows[here], weight, bias, temperature, softcap)
+            logprobs[here] = found.scaled.gather(1, chosen)[:, 0] - found.log_total
+            entropy[here] = found.log_total - found.expected
             if slope is not None:
                 # d logprob / d row = (W[target] - sum_v p_v W[v]) / temperature, each term bent where the logits are capped
-                pull = weight[chosen[:, 0]].to(precision)
-                if bend is not None:
-                    pull = pull * (1 - bend.gather(1, chosen) ** 2)
-                    weights *= 1 - bend**2
-                mean = (weights.to(rows.dtype) @ weight).to(precision) / total[:, None]
+                pull, weights = weight[chosen[:, 0]].to(precision), found.weights
+                if found.bend is not None:
+                    pull = pull * (1 - found.bend.gather(1, chosen) ** 2)
+                    weights *= 1 - found.bend**2
+                mean = (weights.to(rows.dtype) @ weight).to(precision) / found.total[:, None]
                 slope[here] = ((pull - mean) / temperature).to(rows.dtype)
             if entropy_slope is not None:
                 # d entropy / d row = -sum_v p_v (z_v - E z) W[v] / temperature, z the scaled logits
-                weights *= scaled.sub_(expected[:, None])
-                entropy_slope[here] = ((weights.to(rows.dtype) @ weight).to(precision) / (-temperature * total[:, None])).to(rows.dtype)
-        if slope is not None:
+                weights *= found.scaled.sub_(found.expected[:, None])
+                entropy_slope[here] = ((weights.to(rows.dtype) @ weight).to(precision) / (-temperature * found.total[:, None])).to(rows.dtype)
+        ctx.how = (temperature, softcap, entropy_gradient)
+        if learns_matrix:
+            ctx.save_for_backward(rows, weight, bias, targets)
+        elif slope is not None:
             ctx.save_for_backward(slope, entropy_slope)
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
@@ -89,8 +82,68 @@ class _SelectedLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        if any(ctx.needs_input_grad[1:3]):
+            return *_all_gradients(*ctx.saved_tensors, grad_logprobs, grad_entropy, *ctx.how), None, None, None, None
         slope, entropy_slope = ctx.saved_tensors
         grad_rows = slope * grad_logprobs[:, None]
         if entropy_slope is not None:
             grad_rows = grad_rows + entropy_slope * grad_entropy[:, None]
         return grad_rows.to(slope.dtype), None, None, None, None, None, None
+
+
+class _Softmax(NamedTuple):
+    """Of some rows of logits z over the vocabulary.
+
+    Attributes:
+        scaled: (n, V) z / temperature, capped before where the model caps its logits.
+        bend: (n, V) tanh of the logits in units of the cap, or None.
+        weights: (n, V) exp(z - max z).
+        total: (n,) their sum.
+        log_total: (n,) log sum exp z.
+        expected: (n,) E z.
+    """
+
+    scaled: Tensor
+    bend: Tensor | None
+    weights: Tensor
+    total: Tensor
+    log_total: Tensor
+    expected: Tensor
+
+
+def _softmax(rows: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None) -> _Softmax:
+    scaled = product(rows, weight, bias).to(torch.promote_types(rows.dtype, torch.float32))
+    bend = None
+    if softcap is not None:
+        bend = torch.tanh(scaled / softcap)
+        scaled = bend * softcap
+    scaled.div_(temperature)
+    top = scaled.amax(1, keepdim=True)
+    weights = (scaled - top).exp_()
+    total = weights.sum(1)
+    return _Softmax(scaled, bend, weights, total, top[:, 0] + total.log(), torch.linalg.vecdot(weights, scaled) / total)
+
+
+def _all_gradients(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, grad_logprobs: Tensor, grad_entropy: Tensor,
+    temperature: float, softcap: float | None, entropy_gradient: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """Where the output matrix is learned too: of rows, matrix and bias. The logits are worked out again, a chunk at a time, for they were not kept."""
+    grad_rows, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
+    for start in range(0, len(rows), CHUNK):
+        here = slice(start, start + CHUNK)
+        found = _softmax(rows[here], weight, bias, temperature, softcap)
+        probabilities = found.weights.div_(found.total[:, None])
+        # d logprob / d logit = [v = target] - p_v, and d entropy / d logit = -p_v (z_v - E z), both over the temperature, and bent where the logits are capped
+        grad = probabilities * -grad_logprobs[here, None]
+        grad.scatter_add_(1, targets[here, None], grad_logprobs[here, None])
+        if entropy_gradient:
+            grad -= probabilities * found.scaled.sub_(found.expected[:, None]) * grad_entropy[here, None]
+        if found.bend is not None:
+            grad *= 1 - found.bend**2
+        grad = grad.div_(temperature).to(rows.dtype)
+        grad_rows[here] = grad @ weight
+        grad_weight.addmm_(grad.T, rows[here])
+        if grad_bias is not None:
+            grad_bias += grad.sum(0)
+    return grad_rows, grad_weight, grad_bias
