@@ -7,10 +7,10 @@ Conventions: a loss is minimised. Log probabilities are in nats. Every mean is o
 carries a gradient: the others are constants and are detached here, so a caller who forgets cannot train them.
 
 `denominator`: a mean is the sum over the mask divided by this number, by default the number of tokens in the mask, or
-by a number for each response, (B, 1); see `denominators`. A microbatch passes those of its whole minibatch; then losses,
-diagnostic means and gradients of the microbatches *add up* to those of the minibatch, whatever its split (a largest
-ratio combines by `max`). Averaging the microbatches' own means would give the tokens of a microbatch of short responses
-more weight.
+by a number for each response, (B, 1); see `denominators`. A microbatch passes those of its whole minibatch; then losses
+and gradients of the microbatches *add up* to those of the minibatch, whatever its split. Averaging the microbatches' own
+means would give the tokens of a microbatch of short responses more weight. What is only looked at (`clip_fraction`,
+`kl_old`) is always a mean over the tokens of the call, whatever a loss is divided by: its unit is a token's.
 """
 
 from typing import Literal, NamedTuple
@@ -125,9 +125,9 @@ def clipped_surrogate(
     held = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * advantages
     loss = -masked_mean(torch.minimum(free, held), mask, denominator)
     with torch.no_grad():
-        clip_fraction = masked_mean((held < free).to(ratio.dtype), mask, denominator)
+        clip_fraction = masked_mean((held < free).to(ratio.dtype), mask)
         # expm1(x) - x and not exp(x) - 1 - x: near x = 0, where training lives, the latter cancels to a negative KL
-        kl_old = masked_mean(log_ratio.expm1() - log_ratio, mask, denominator)
+        kl_old = masked_mean(log_ratio.expm1() - log_ratio, mask)
         max_ratio = _real(ratio, mask).amax()
     return PolicyLoss(loss, clip_fraction, kl_old, max_ratio)
 
@@ -182,7 +182,7 @@ def clipped_value_loss(
     free = (values - returns).square()
     held = (old_values + (values - old_values).clamp(-clip, clip) - returns).square()
     loss = masked_mean(torch.maximum(free, held), mask, denominator) / 2
-    clip_fraction = masked_mean((held > free).to(values.dtype), mask, denominator)
+    clip_fraction = masked_mean((held > free).to(values.dtype), mask)
     return ValueLoss(loss, clip_fraction)
 
 

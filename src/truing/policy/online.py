@@ -231,14 +231,15 @@ def _narrow(part: list[int], longest: int) -> Any:
 
 
 def _add(seen: dict[str, float], new: Forward, old: Forward, losses: Any, mask: Tensor, tokens: float) -> None:
-    """Add a part's statistics to its minibatch's."""
+    """Add a part's statistics to its minibatch's, which has so many tokens."""
+    share = float(mask.sum()) / tokens
     with torch.no_grad():
         ratio = (new.logprobs - old.logprobs).clamp(-20, 20).exp()
-        seen["ratio"] += float(ratio[mask].sum()) / tokens
+        seen["ratio"] += share * float(ratio[mask].mean())
     seen["loss"] += float(losses.policy.loss.detach())
-    seen["clipfrac"] += float(losses.policy.clip_fraction)
-    seen["kl_old"] += float(losses.policy.kl_old)
+    seen["clipfrac"] += share * float(losses.policy.clip_fraction)
+    seen["kl_old"] += share * float(losses.policy.kl_old)
     seen["max_ratio"] = max(seen["max_ratio"], float(losses.policy.max_ratio))
     if losses.value is not None:
         seen["value_loss"] += float(losses.value.detach())
-        seen["value_clipfrac"] += float(losses.value_clip_fraction)
+        seen["value_clipfrac"] += share * float(losses.value_clip_fraction)
