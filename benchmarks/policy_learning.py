@@ -237,7 +237,7 @@ def look(world: World, prompts: int) -> Station:
 
 def base_look(world: World, prompts: int) -> Station:
     """The look at the base, where every course begins; taken once."""
-    file = world.folder / f"base-look-{prompts}.json"
+    file = world.folder / f"base-look-{content_id(world.trunk.fingerprint, vars(world.plan), prompts, length=12)}.json"
     if not file.exists():
         write_atomically(file, json.dumps(look(world, prompts)))
     return dict(json.loads(file.read_text()))

@@ -220,7 +220,7 @@ def linears(trunk: Trunk) -> list[torch.nn.Linear]:
 
 
 def product_rate(trunk: Trunk, looks: int = 9, each: int = 10) -> float:
-    """Operations a second of the products of this model, in its number type: of all its shapes with a row of 1,024 tokens, weighed as they come.
+    """Operations a second of the products of this model, in its number type: of each shape that it has, with 1,024 tokens.
 
     Args:
         looks: at every shape; the median counts.

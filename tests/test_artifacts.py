@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from safetensors.numpy import save_file
 
 import truing.artifacts
 from stored import small_disk
@@ -174,6 +176,26 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
             make(folder, filling)
         assert list(folder.iterdir()) == []
         assert make(folder).id in artifact_ids(folder)  # and there is room again
+
+
+def test_a_disk_that_fills_up_with_weights(tmp_path: Path) -> None:
+    """safetensors tells of it by an error of its own."""
+    with small_disk(tmp_path / "disk") as folder:
+        with pytest.raises(UserError, match="disk is full"):
+            make(folder, lambda place: save_file({"weights": numpy.zeros(1 << 19)}, place / "weights.safetensors"))
+        assert list(folder.iterdir()) == []
+
+
+def test_others_can_read_it(tmp_path: Path) -> None:
+    """As a project is read that several people share; safetensors and mkdtemp would keep it to their maker."""
+
+    def filling(place: Path) -> None:
+        fill(place)
+        save_file({"weights": numpy.zeros(2)}, place / "inner" / "weights.safetensors")
+
+    place = make(tmp_path, filling).path
+    assert {file.stat().st_mode & 0o777 for file in place.rglob("*") if file.is_file()} == {0o644}
+    assert {folder.stat().st_mode & 0o777 for folder in (place, place / "inner")} == {0o755}
 
 
 def test_artifacts_are_listed_by_age_and_kind(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from truing.config import is_full, plain_files
 from truing.errors import DamagedArtifact, UserError
 
 MANIFEST = "manifest.json"
@@ -81,7 +82,8 @@ def write_artifact(
     _sweep(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
     try:
-        fill(temporary)
+        with plain_files(temporary):
+            fill(temporary)
         manifest = {
             "kind": kind,
             "files": _hashes(temporary),
@@ -95,7 +97,6 @@ def write_artifact(
         artifact_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         (temporary / MANIFEST).write_text(text, encoding="utf-8")
         _sync(temporary)
-        temporary.chmod(0o755)  # mkdtemp's folders are for their maker alone
         place = folder / artifact_id
         try:
             os.rename(temporary, place)
@@ -106,7 +107,7 @@ def write_artifact(
         _sync_folder(folder)
         return Artifact(artifact_id, place, json.loads(text))
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise UserError(
                 f"the disk is full: the {kind} was not written", fix=f"free some space on the disk of {folder} and type the same command again"
             ) from error

@@ -6,16 +6,20 @@ reading one stage's settings imports that stage alone.
 """
 
 import difflib
+import errno
 import importlib
 import json
 import os
+import re
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from safetensors import SafetensorError
 
 from truing.errors import SettingError, UserError
 
@@ -119,11 +123,14 @@ def build(kind: type[S], section: str, values: Mapping[str, Any]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        if not key:  # of several settings together
+            raise SettingError(f"[{section}]: {said}", fix=f"change it under [{section}] in truing.toml, or with --set {section}.KEY=VALUE") from error
         if first["type"] == "extra_forbidden":
             raise SettingError(f"there is no setting {section}.{key}", fix=_nearest(key, kind.model_fields)) from error
         field = kind.model_fields.get(key)
         meaning = f" ({field.description})" if field and field.description else ""
-        raise SettingError(f"{section}.{key} = {first['input']!r}: {first['msg']}", fix=f"change {section}.{key}{meaning}") from error
+        raise SettingError(f"{section}.{key} = {first['input']!r}: {said}", fix=f"change {section}.{key}{meaning}") from error
 
 
 def commented_toml(values: Mapping[str, Mapping[str, Any]] | None = None) -> str:
@@ -157,6 +164,30 @@ def write_atomically(path: Path, text: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def plain_files(folder: Path) -> Iterator[None]:
+    """What is written meanwhile into a folder that is being made is as other files are. safetensors, and mkdtemp, would leave it to its maker alone; and
+    safetensors has an error of its own for what the disk says.
+
+    Raises:
+        OSError: as any writing does.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk, or a user's share of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _toml_value(value: Any) -> str:

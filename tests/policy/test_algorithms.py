@@ -235,6 +235,10 @@ def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
         ('algorithm = "grpo"\ngroup_size = 1', "grpo needs group_size >= 2", "tune"),
         ('algorithm = "grpo"\nkl_target_nats = 6', "steers the price on the reward", "tune"),
         ('algorithm = "best-of-n"\ngroup_size = 1', "best-of-n needs group_size >= 2", "tune"),
+        ("beta = 0.0\nkl_target_nats = 6", "can't start from beta = 0", "under [tune]"),
+        ("kl_target_nats = 6\nsamples = 40\nkl_horizon = 8", "kl_horizon = 8: an update could bring beta to 0", "under [tune]"),
+        ('algorithm = "q-learning"\nmax_kl_old = 0.1', "does nothing under q-learning: leave it at 0.2", "under [tune]"),
+        ('algorithm = "reinforce"\nclip_high = 0.3', "does nothing under reinforce: leave it at None", "under [tune]"),
     ],
 )
 def test_a_wrong_setting_is_explained(project: Project, toml: str, what: str, fix: str) -> None:

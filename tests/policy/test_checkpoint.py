@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stored import small_disk
 from truing.errors import UserError
 from truing.policy.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 
@@ -81,18 +82,26 @@ def test_a_checkpoint_that_was_being_made_is_not_one(tmp_path: Path) -> None:
     found = load_checkpoint(tmp_path)
     assert found is not None
     assert found[0]["update"] == 1
+    save_checkpoint(tmp_path, 2, STATE, tensors())
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["update-000001", "update-000002"], "what a killed process left is gone"
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["tensors", "state"])
+def test_a_full_disk_leaves_the_one_before(tmp_path: Path, what: str) -> None:
+    state, weights = (STATE, {"adapter.a": torch.zeros(1 << 19)}) if what == "tensors" else (STATE | {"rows": ["x" * (2 << 20)]}, tensors())
+    with small_disk(tmp_path / "disk") as folder:
+        save_checkpoint(folder, 1, STATE, tensors())
+        with pytest.raises(UserError, match="disk is full: update 2 was not kept"):
+            save_checkpoint(folder, 2, state, weights)
+        assert [entry.name for entry in folder.iterdir()] == ["update-000001"]
+
+
+def test_others_can_read_it(tmp_path: Path) -> None:
+    """As a project is read that several people share."""
     save_checkpoint(tmp_path, 1, STATE, tensors())
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="disk is full"):
-        save_checkpoint(tmp_path, 2, STATE, tensors())
-    assert [entry.name for entry in tmp_path.iterdir()] == ["update-000001"]
+    place = tmp_path / "update-000001"
+    assert place.stat().st_mode & 0o777 == 0o755
+    assert [file.stat().st_mode & 0o777 for file in place.iterdir()] == [0o644] * 3
 
 
 def test_another_disk_error_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from truing.policy.diagnosis import CHECKS, CRITIC_PATIENCE, RATIO_TOLERANCE, WINDOW, best_update, diagnose, fatal
+from truing.policy.diagnosis import CHECKS, CRITIC_PATIENCE, GAP_TOLERANCE, RATIO_TOLERANCE, WINDOW, best_update, diagnose, fatal
 
 Row = dict[str, float]
 
@@ -194,6 +194,21 @@ def test_the_critic_has_time_to_learn() -> None:
 def test_rounding_is_not_a_stale_ratio(error: float, failures: list[str]) -> None:
     rows = [{**row, "policy/first_ratio_error": error} for row in healthy(WINDOW)]
     assert [found.failure for found in diagnose(rows)] == failures
+
+
+@pytest.mark.parametrize(("gap", "failures"), [(GAP_TOLERANCE, []), (1.1 * GAP_TOLERANCE, ["stale ratios"])])
+def test_answers_drawn_from_another_distribution_than_is_learned_from_are_stale(gap: float, failures: list[str]) -> None:
+    rows = [{**row, "policy/sampling_gap": gap} for row in healthy(WINDOW)]
+    assert [found.failure for found in diagnose(rows)] == failures
+    assert diagnose(rows[:-1]) == []  # an estimate is proof only after a few updates
+
+
+def test_an_update_that_fails_is_never_the_best_however_well_it_scores() -> None:
+    """Not even by a failure that comes at once, without a half of the way."""
+    rows = healthy(20)
+    dropout(rows[9], 0)
+    rows[9]["objective/scores_lower"] += 100.0
+    assert best_update(rows[:10]) < 10
 
 
 def test_findings_stand_in_the_order_in_which_they_showed() -> None:

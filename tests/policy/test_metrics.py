@@ -11,6 +11,7 @@ from torch import Tensor
 from truing.models.generate import Response
 from truing.policy.metrics import explained_variance, measure
 from truing.policy.rollout import Rollout
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Targets
 
 QUIET = {
@@ -29,7 +30,7 @@ STEPS = [QUIET | {"loss": 1.0, "clipfrac": 0.5, "kl_old": 0.1, "grad_norm": 2.0}
 
 def two_answers(*, values: Tensor | None = None, doubts: Tensor | None = None) -> Rollout:
     """Answers of three and of one token; what stands on the padding must not count."""
-    responses = [Response([7, 8, 7], [0.0] * 3, [0.0] * 3, True), Response([9], [0.0], [0.0], False)]
+    responses = [Response([7, 8, 7], [-1.0, -2.5, -3.0], [0.0] * 3, True), Response([9], [-4.0], [0.0], False)]
     mask = torch.tensor([[True, True, True], [True, False, False]])
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, 9.0, 9.0]])
     kl = torch.tensor([[1.0, -0.5, 0.5], [-1.0, 9.0, 9.0]])
@@ -41,8 +42,8 @@ def two_answers(*, values: Tensor | None = None, doubts: Tensor | None = None) -
     )
 
 
-def measured(rollout: Rollout, targets: Targets | None = None) -> Mapping[str, float]:
-    return measure(rollout, targets or Targets(torch.zeros(2, 3), None), STEPS, beta=0.05, lr=1e-3, score_clip=10.0)
+def measured(rollout: Rollout, targets: Targets | None = None, settings: OnlineSettings | None = None) -> Mapping[str, float]:
+    return measure(rollout, targets or Targets(torch.zeros(2, 3), None), STEPS, settings or OnlineSettings(), beta=0.05, lr=1e-3)
 
 
 def test_a_row_by_hand() -> None:
@@ -66,6 +67,7 @@ def test_a_row_by_hand() -> None:
         "policy/clipfrac": 0.25,
         "policy/kl_old": 0.3,
         "policy/first_ratio_error": 0.0,
+        "policy/sampling_gap": (math.exp(0.5) - 1.5) / 4,  # one token of four was drawn with half a nat less than it has now
         "policy/max_ratio": 1.5,
         "policy/grad_norm": 1.0,
         "policy/skipped_steps": 1.0,
@@ -77,6 +79,13 @@ def test_a_row_by_hand() -> None:
 
 def test_an_ensembles_lower_bound_is_the_score_less_its_doubt() -> None:
     assert measured(two_answers(doubts=torch.tensor([1.0, 2.0])))["objective/scores_lower"] == -6.0  # the mean of 3 - 1 and -12 - 2
+
+
+@pytest.mark.parametrize("score", ["lower", "worst"])
+def test_a_score_that_is_a_bound_already_has_no_other(score: str) -> None:
+    """The doubt would be taken off twice."""
+    settings = OnlineSettings.model_validate({"score": score})
+    assert "objective/scores_lower" not in measured(two_answers(doubts=torch.tensor([1.0, 2.0])), settings=settings)
 
 
 def test_each_objective_has_a_row() -> None:
@@ -95,7 +104,7 @@ def test_a_critic_adds_its_rows_and_padding_does_not_count() -> None:
 
 
 def test_a_first_ratio_below_one_is_an_error_too() -> None:
-    row = measure(two_answers(), Targets(torch.zeros(2, 3), None), [QUIET | {"max_ratio": 0.75}], beta=0.0, lr=0.0, score_clip=1.0)
+    row = measure(two_answers(), Targets(torch.zeros(2, 3), None), [QUIET | {"max_ratio": 0.75}], OnlineSettings(), beta=0.0, lr=0.0)
     assert row["policy/first_ratio_error"] == 0.25
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from sqlalchemy import select
 from torch import Tensor
 
 from policy.killed import policies
@@ -19,7 +20,9 @@ from truing.models.trunk import Trunk, open_trunk
 from truing.policy.algorithms import ONLINE
 from truing.policy.learner import CURVE_POINTS
 from truing.policy.online import OnlineLearner
+from truing.policy.record import run_folder
 from truing.store.project import Project, create_project, open_project
+from truing.store.tables import Run
 from tuning import PROMPTS, learner_for, settings_for, share_of_third_tokens, tune
 
 pytestmark = pytest.mark.slow
@@ -67,6 +70,15 @@ def test_the_first_ratio_is_exactly_one(trunk: Trunk, name: str, minibatches: in
     assert all(row["policy/max_ratio"] > 1 for row in rows) or (name == "reinforce" and minibatches == 1), "and it moves within the update"
     assert rows[0]["objective/kl"] == 0.0
     assert rows[2]["objective/kl"] != 0.0
+    assert max(row["policy/sampling_gap"] for row in rows) < 1e-9, "what draws is what learns"
+
+
+def test_a_policy_that_draws_in_bf16_is_told_from_the_one_that_learns(tiny_model: Path) -> None:
+    """The adapter is rounded into the weights it is drawn with; the first ratio, of two passes that learn, can't see that."""
+    trunk = open_trunk(ModelSettings(name=str(tiny_model), dtype="bf16"))
+    rows, _ = trained(trunk, "rloo", updates=3, lr=3e-2)
+    assert [row["policy/first_ratio_error"] for row in rows] == [0.0, 0.0, 0.0]
+    assert 1e-6 < rows[2]["policy/sampling_gap"] < 0.1
 
 
 @pytest.mark.parametrize("name", ONLINE)
@@ -248,6 +260,16 @@ def test_the_same_inputs_are_answered_from_the_artifact(project: Project, trunk:
     assert again.id == first.id
     assert tune(project, trunk, settings_for("rloo"), seed=1).id != first.id
     assert tune(project, trunk, settings_for("rloo", beta=0.06)).id != first.id
+
+
+def test_what_a_kill_after_the_end_left_goes_when_the_command_is_given_again(project: Project, trunk: Trunk) -> None:
+    tune(project, trunk, settings_for("rloo", updates=1))
+    with project.database.read() as session:
+        left = run_folder(project, session.scalars(select(Run)).one().key)
+    assert not left.exists()
+    left.mkdir(parents=True)
+    tune(project, trunk, settings_for("rloo", updates=1))
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("name", ONLINE)

@@ -83,7 +83,8 @@ class _SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         if any(ctx.needs_input_grad[1:3]):
-            return *_all_gradients(*ctx.saved_tensors, grad_logprobs, grad_entropy, *ctx.how), None, None, None, None
+            found = _all_gradients(ctx.saved_tensors, grad_logprobs, grad_entropy, *ctx.how)
+            return *found, None, None, None, None
         slope, entropy_slope = ctx.saved_tensors
         grad_rows = slope * grad_logprobs[:, None]
         if entropy_slope is not None:
@@ -125,10 +126,11 @@ def _softmax(rows: Tensor, weight: Tensor, bias: Tensor | None, temperature: flo
 
 
 def _all_gradients(
-    rows: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, grad_logprobs: Tensor, grad_entropy: Tensor,
-    temperature: float, softcap: float | None, entropy_gradient: bool,
+    saved: tuple[Tensor, Tensor, Tensor | None, Tensor], grad_logprobs: Tensor, grad_entropy: Tensor, temperature: float, softcap: float | None,
+    entropy_gradient: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Where the output matrix is learned too: of rows, matrix and bias. The logits are worked out again, a chunk at a time, for they were not kept."""
+    rows, weight, bias, targets = saved
     grad_rows, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
     for start in range(0, len(rows), CHUNK):
         here = slice(start, start + CHUNK)

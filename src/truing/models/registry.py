@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from truing.config import Settings
+from truing.config import Settings, is_full, plain_files
 from truing.console import say
 from truing.errors import UserError
 
@@ -121,13 +121,13 @@ def _convert(gguf: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
     try:
-        clean.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        os.chmod(temporary, 0o755)
+        with plain_files(temporary):
+            clean.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
         if not place.exists():
             os.replace(temporary, place)
     except OSError as error:
-        if error.errno == 28:
+        if is_full(error):
             raise UserError(
                 f"the disk of {place.parent} is full: the model needs 0.6 GB", fix="free some space, or set TRUING_CACHE to a folder on another disk"
             ) from error

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from truing.artifacts import MAKING
+from truing.config import is_full, plain_files
 from truing.console import complain
 from truing.errors import UserError
 from truing.policy.record import STATE, checkpoints
@@ -32,9 +34,12 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
         UserError: the disk is full. The checkpoints before this one stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=".making-"))
+    for left in folder.glob(f"{MAKING}*"):  # by one that was killed: a run has one writer
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
     try:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+        with plain_files(temporary):
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
         (temporary / STATE).write_text(json.dumps({"update": update, **state}, allow_nan=False), encoding="utf-8")
         (temporary / SEAL).write_text(json.dumps({name: _digest(temporary / name) for name in (STATE, TENSORS)}), encoding="utf-8")
         for path in temporary.iterdir():
@@ -44,7 +49,7 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
         shutil.rmtree(place, ignore_errors=True)
         os.replace(temporary, place)
     except OSError as error:
-        if error.errno == 28:
+        if is_full(error):
             raise UserError(
                 f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before"
             ) from error

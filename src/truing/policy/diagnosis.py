@@ -17,6 +17,8 @@ LEAST_MOVE = 0.1  # standard deviations of the score: less than this isn't worth
 NATS_PER_RESPONSE, NATS_PER_TOKEN = 6.0, 0.1  # targets where the run has none: Ziegler et al. 2019, and verl's; the larger of the two counts
 # In fp32 the same forward pass in other kernels moves a ratio by about 1e-5 at most; the least dropout, or bf16 in other kernels, moves it by over 1e-3.
 RATIO_TOLERANCE = 1e-4
+# Nats per token between what draws and what learns. Rounding to bf16 makes a thousandth or so; a twentieth of the KL at which an update stops is too much.
+GAP_TOLERANCE = 0.01
 HARMLESS = frozenset({"dead critic"})  # a critic that says nothing slows learning, and spoils nothing
 
 
@@ -57,13 +59,13 @@ def best_update(rows: Rows) -> int:
     """After how many updates a policy was at its best; 0: as it was at the start.
 
     The best is where the score's lower bound over the reward ensemble (the score, where there is none), less beta times KL, was highest in the mean of a few
-    updates: what tuning maximises, with the doubt taken off. Updates at which a failure was half of its way don't count, for a score that is being fooled is
-    highest where the policy is worst.
+    updates: what tuning maximises, with the doubt taken off. Updates at which a failure showed, or was half of its way, don't count, for a score that is being
+    fooled is highest where the policy is worst.
     """
     best, update = -math.inf, 0
     for end in range(WINDOW, len(rows) + 1):
         found = _mean([_worth(row) for row in rows[end - WINDOW : end]])
-        if found > best and _steady(rows[:end]):
+        if found > best and _steady(rows[:end]) and fatal(rows[:end]) is None:
             best, update = found, int(rows[end - 1]["update"])
     return update
 
@@ -185,14 +187,20 @@ def _dead_critic(rows: Rows) -> Said:
 
 
 def _stale_ratios(rows: Rows) -> Said:
-    """The first step of an update must see the very policy that drew the answers. Nothing random is in this number, so
-    one update is proof."""
+    """The first step of an update must see the very policy that drew the answers. Nothing random is in its ratios, so one update is proof; how far the
+    drawing distribution lies from the one that is learned from is an estimate, of which it takes a few."""
     error = rows[-1].get("policy/first_ratio_error")
-    if error is None or error <= RATIO_TOLERANCE:
+    if error is not None and error > RATIO_TOLERANCE:
+        return (
+            f"the ratio of the first step is off 1 by {error:.1e}",
+            "dropout is on, or the pass with gradients runs in other kernels than the one without: report it as a bug of Truing",
+        )
+    gaps = _column(rows[-WINDOW:], "policy/sampling_gap")
+    if gaps is None or len(gaps) < WINDOW or _mean(gaps) <= GAP_TOLERANCE:
         return None
     return (
-        f"the ratio of the first step is off 1 by {error:.1e}",
-        'dropout is on, or sampling and training run in different kernels or number types: try model.dtype="fp32", and report it as a bug of Truing',
+        f"answers are drawn {_mean(gaps):.3f} nats per token from the policy that learns from them",
+        'sampling and training run in different kernels or number types: try model.dtype="fp32"',
     )
 
 

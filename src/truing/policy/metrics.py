@@ -4,26 +4,30 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from truing.policy.kl import k3, per_response
 from truing.policy.losses import masked_mean
 from truing.policy.rollout import Rollout
+from truing.policy.settings import OnlineSettings
 from truing.policy.targets import Targets
 from truing.stats import distinct_n
 
 
-def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]], *, beta: float, lr: float, score_clip: float) -> dict[str, float]:
+def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]], settings: OnlineSettings, *, beta: float, lr: float) -> dict[str, float]:
     """One row of metrics.jsonl.
 
     KL in nats: `objective/kl` per response (k1), with its standard error; `objective/kl_k3` per response;
     `objective/kl_per_token`. Entropy in nats per token. Shares in [0, 1]. Lengths in
-    tokens. `objective/scores_lower`: mean of the score less the reward ensemble's standard deviation, where it has one. `objective/scores/NAME`: mean score of
-    each objective, where the reward is made of several.
+    tokens. `objective/scores_lower`: mean of the score less the reward ensemble's standard deviation, where it has one and the score isn't a bound already.
+    `objective/scores/NAME`: mean score of each objective, where the reward is made of several. `policy/sampling_gap`: KL, in nats per token, of the
+    distribution that tokens were drawn from to the one that is learned from (k3): both are the policy, in other number types or kernels.
     """
     mask = rollout.mask
     lengths = mask.sum(1).float()
     kl = per_response(rollout.kl, mask)
     answers = [response.token_ids for response in rollout.responses]
+    drawn = pad_sequence([torch.tensor(response.logprobs) for response in rollout.responses], batch_first=True)
     row = {
         "objective/scores": float(rollout.raw_scores.mean()),
         "objective/scores_std": float(rollout.raw_scores.std()),
@@ -34,7 +38,7 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
         "objective/kl_per_token": float(kl.sum() / lengths.sum()),
         "objective/beta": beta,
         "objective/entropy": float(masked_mean(rollout.entropy, mask)),
-        "objective/score_clipped": float((rollout.raw_scores.abs() > score_clip).float().mean()),
+        "objective/score_clipped": float((rollout.raw_scores.abs() > settings.score_clip).float().mean()),
         "response/length": float(lengths.mean()),
         "response/eos_rate": sum(response.finished for response in rollout.responses) / len(answers),
         "response/distinct2": distinct_n(answers, 2),
@@ -42,6 +46,7 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
         "policy/clipfrac": _mean(steps, "clipfrac"),
         "policy/kl_old": max(step["kl_old"] for step in steps),
         "policy/first_ratio_error": abs(steps[0]["max_ratio"] - 1),
+        "policy/sampling_gap": float(masked_mean(k3(drawn, rollout.logprobs), mask)),
         "policy/max_ratio": max(step["max_ratio"] for step in steps),
         "policy/grad_norm": _mean(steps, "grad_norm"),
         "policy/skipped_steps": sum(step["skipped"] for step in steps),
@@ -51,7 +56,7 @@ def measure(rollout: Rollout, targets: Targets, steps: Sequence[dict[str, float]
         row["value/loss"] = _mean(steps, "value_loss")
         row["value/clipfrac"] = _mean(steps, "value_clipfrac")
         row["value/explained_variance"] = explained_variance(rollout.values[mask], targets.returns[mask])
-    if rollout.doubts is not None:
+    if rollout.doubts is not None and settings.score == "mean":
         row["objective/scores_lower"] = float((rollout.raw_scores - rollout.doubts).mean())
     return row | {f"objective/scores/{name}": float(scores.mean()) for name, scores in rollout.objectives.items()}
 

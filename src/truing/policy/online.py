@@ -75,10 +75,7 @@ class OnlineLearner(Learner):
         )  # fmt: skip
         targets, beta = self.targets(rollout), self.kl.beta
         steps = self.learn(rollout, targets)
-        row = {
-            "update": self.done + 1.0,
-            **measure(rollout, targets, steps, beta=beta, lr=rate, score_clip=self.settings.score_clip),
-        }
+        row = {"update": self.done + 1.0, **measure(rollout, targets, steps, self.settings, beta=beta, lr=rate)}
         if self.settings.kl_target_nats is not None:
             row["objective/kl_target"] = self.settings.kl_target_nats
         if self.constraint is not None:

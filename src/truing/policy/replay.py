@@ -72,7 +72,6 @@ class ReplayLearner(OnlineLearner):
     def _step_over(self, answers: list[Kept]) -> dict[str, float]:
         """One optimiser step."""
         settings, trunk = self.settings, self.trunk
-        answers = sorted(answers, key=lambda one: list(one["prompt"]))  # those of one prompt together: it is read once
         lengths = torch.tensor([len(one["response"]) for one in answers])
         divisor = denominators(lengths, settings.average, limit=self.max_new_tokens)
         parts, _ = deal([len(one["prompt"]) + len(one["response"]) for one in answers], settings.model_copy(update={"minibatches": 1, "group_size": 1}))

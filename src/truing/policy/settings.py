@@ -1,10 +1,11 @@
 """What every algorithm can be told. An algorithm's own settings stand in its module and add to these."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from truing.config import Settings
+from truing.policy.kl import MAX_ERROR
 from truing.policy.losses import Average
 
 
@@ -32,6 +33,8 @@ class TuneSettings(Settings):
 class OnlineSettings(TuneSettings):
     """Learning from answers of its own."""
 
+    UNUSED: ClassVar[tuple[str, ...]] = ()  # what an algorithm makes no use of: setting it is a mistake
+
     unfit: bool = Field(False, description="tune even against a reward model whose card says that it is not fit")
     watch: bool = Field(False, description="stop once a named failure is certain, and keep the policy of the best update before it")
     updates: int = Field(20, ge=1, description="how often new answers are drawn and learned from")
@@ -39,7 +42,7 @@ class OnlineSettings(TuneSettings):
     group_size: int = Field(4, ge=1, description="answers drawn for each prompt; samples must be a multiple")
     epochs: int = Field(2, ge=1, description="passes over an update's answers")
     minibatches: int = Field(1, ge=1, description="optimiser steps in an epoch")
-    microbatch: int = Field(8, ge=1, description="answers in memory at a time; changes speed and memory, not the result")
+    microbatch: int = Field(8, ge=1, description="answers that are learned from at a time; changes speed and memory, not the result")
     clip: float = Field(0.2, gt=0, description="half-width of the trusted probability ratio")
     clip_high: float | None = Field(None, gt=0, description="the same above 1, where unlikely tokens become likely; none = clip")
     average: Average = Field(
@@ -68,6 +71,23 @@ class OnlineSettings(TuneSettings):
             raise ValueError(f"samples = {self.samples} is not a multiple of group_size = {self.group_size}")
         if self.minibatches > self.samples:
             raise ValueError(f"minibatches = {self.minibatches} is more than samples = {self.samples}")
+        return self
+
+    @model_validator(mode="after")
+    def _beta_can_follow(self) -> "OnlineSettings":
+        if self.kl_target_nats is None:
+            return self
+        if self.beta == 0:
+            raise ValueError("an adaptive beta (kl_target_nats) can't start from beta = 0, where it would stay")
+        if self.samples * MAX_ERROR >= self.kl_horizon:
+            raise ValueError(f"samples = {self.samples} are too many for kl_horizon = {self.kl_horizon}: an update could bring beta to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_use(self) -> "OnlineSettings":
+        for name in self.UNUSED:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)} does nothing under {self.algorithm}: leave it at {type(self).model_fields[name].default}")
         return self
 
 

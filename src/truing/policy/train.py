@@ -188,6 +188,7 @@ def _tuned(
         if run.answered:
             record = of_policy(project.artifacts, run.result["policy"])
             hear(record.rows, record.shown)
+            shutil.rmtree(run_folder(project, run.key), ignore_errors=True)  # of a process that was killed once it had its policy
             return load_artifact(project.artifacts, run.result["policy"])
         folder = run_folder(project, run.key)
         if project.force:

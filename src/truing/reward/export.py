@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from truing.config import is_full, plain_files
 from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.heads import LinearHead
@@ -32,7 +33,7 @@ def export_classifier(model: RewardModel, folder: Path) -> float:
         what is to be added to what it gives to get the model's score.
 
     Raises:
-        UserError: the model reads more than one linear head on the last token can say, nothing could pad, or the folder is there.
+        UserError: the model reads more than one linear head on the last token can say, nothing could pad, the folder is there, or the disk is full.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -51,12 +52,18 @@ def export_classifier(model: RewardModel, folder: Path) -> float:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        classifier.save_pretrained(temporary)
-        tokenizer = copy.deepcopy(trunk.tokenizer)
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
-        tokenizer.save_pretrained(temporary)
-        temporary.chmod(0o755)
+        with plain_files(temporary):
+            classifier.save_pretrained(temporary)
+            tokenizer = copy.deepcopy(trunk.tokenizer)
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+            tokenizer.save_pretrained(temporary)
         temporary.rename(folder)
+    except OSError as error:
+        if is_full(error):
+            raise UserError(
+                f"the disk of {folder.parent} is full: {folder.name} was not written", fix="free some space, or name a folder on another disk"
+            ) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return offset

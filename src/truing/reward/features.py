@@ -5,7 +5,6 @@ computed beside: prompts and responses stand in one row of tokens without paddin
 layers can't be run that way, every sequence is padded to a width that follows from its own length, so that the same shapes do the same sums.
 """
 
-import errno
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from truing.config import write_atomically
+from truing.config import is_full, write_atomically
 from truing.console import track
 from truing.errors import UserError
 from truing.models.packed import Tree, pack, packs
@@ -233,7 +232,7 @@ def keep(file: Path, data: bytes) -> None:
     try:
         write_atomically(file, data)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         fix = f"free some space on the disk of {file.parent} and type the same command again: it goes on from here"
         raise UserError(f"the disk is full: {file.name} of {len(data) / 1e6:.0f} MB was not written", fix=fix) from error

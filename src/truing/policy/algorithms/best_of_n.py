@@ -6,6 +6,7 @@ update after update, goes on from there. Nothing is learned from the others, so 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import model_validator
@@ -22,6 +23,8 @@ NEEDS_VALUES = False
 
 class BestOfNSettings(OnlineSettings):
     """Tuning the policy towards the best of n of its own answers."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("clip_high",)  # clip is only counted by
 
     @model_validator(mode="after")
     def _several(self) -> "BestOfNSettings":

@@ -23,7 +23,7 @@ NEEDS_VALUES = True
 
 
 class PPOSettings(OnlineSettings):
-    """Tuning the policy by PPO (or, with algorithm = "rloo", by RLOO, which has no value head)."""
+    """Tuning the policy: these are PPO's settings; what other algorithms have of their own stands on their pages, docs/algorithms."""
 
     whiten_rewards: bool = Field(False, description="scale the rewards of an update to variance 1, their mean kept, before the advantages are taken (ppo)")
     gamma: float = Field(1.0, gt=0, le=1, description="discount of later rewards (ppo)")

@@ -6,6 +6,8 @@ doi:10.1038/nature14236) answers of earlier updates are kept and learned from in
 arXiv:2206.11871) learns Q beside a policy that stays as it is; it must hold Q down where there are no data, which KL does here.
 """
 
+from typing import ClassVar
+
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -19,6 +21,8 @@ NEEDS_VALUES = True
 
 class QLearningSettings(OnlineSettings):
     """Tuning the policy by Q-learning."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("clip", "clip_high", "entropy_weight", "max_kl_old")  # it has no ratio of policies
 
     gamma: float = Field(1.0, gt=0, le=1, description="discount of later rewards (q-learning)")
     trace: float = Field(1.0, ge=0, le=1, description="lambda: 0 goes by the copy's next value, 1 by all rewards that came (q-learning)")

@@ -8,7 +8,7 @@ The plain product has no trust region: every answer is learned from once, in one
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,8 @@ MEMORY = 0.9  # of the running mean, from one update to the next
 
 class REINFORCESettings(OnlineSettings):
     """Tuning the policy by REINFORCE."""
+
+    UNUSED: ClassVar[tuple[str, ...]] = ("clip_high",)  # clip is only counted by
 
     epochs: int = Field(1, ge=1, description="passes over an update's answers; a second one learns from answers of another policy, uncorrected (reinforce)")
     baseline: Literal["mean", "running", "zero"] = Field(
