@@ -3,7 +3,7 @@
 A test half of 500 pairs knows an accuracy to four points either way, which tells no two heads apart. Here all pairs are parted in folds by their prompt, every
 pair is foretold once, and heads are compared pair by pair.
 
-    python -m benchmarks.reward_folds FILE [--folds 5]
+    PYTHONPATH=tests python -m benchmarks.reward_folds FILE [--folds 5]
 
     plain            logistic on the standardised differences of the last token's state after five sixths of the layers (layer 25 of SmolLM2's 30) and after
                      the last, each with the best of five strengths of L2 as seen on the very pairs that are foretold: a little flattered

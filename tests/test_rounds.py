@@ -153,6 +153,9 @@ def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None
         tune_policy(turn)
     with pytest.raises(UserError, match="truing tune"):
         evaluate(turn)
+    turn.made["policy"] = "policy-0123456789abcdef"  # by dpo or sft, which need no reward model; comparing does, before it draws
+    with pytest.raises(UserError, match="truing reward train"):
+        evaluate(turn)
 
 
 def test_people_are_waited_for(tmp_path: Path, tiny_model: Path) -> None:

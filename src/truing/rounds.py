@@ -275,15 +275,17 @@ def follow_tuning(project: Project) -> None:
 
 
 def _by_examples(turn: Turn, settings: "TuneSettings") -> Artifact:
-    from truing.feedback.checks import CHECK_AUTHOR
-    from truing.policy.examples import demonstrations, preferences
+    from truing.feedback.demonstrations import demonstrations
+    from truing.policy.examples import preferences, to_imitate
     from truing.policy.settings import OfflineSettings
     from truing.policy.train import imitate
 
     assert isinstance(settings, OfflineSettings)
     dataset = turn.needs("dataset", "truing preferences") if settings.algorithm == "dpo" else None
     if dataset is None:
-        examples = demonstrations(turn.project, turn.trunk, settings.max_tokens, but_by=[CHECK_AUTHOR])
+        with turn.project.database.read() as session:
+            written = demonstrations(session)
+        examples = to_imitate(written, turn.trunk, settings.max_tokens)
     else:
         examples = preferences(load_artifact(turn.project.artifacts, dataset), turn.trunk, settings.max_tokens)
     return imitate(
@@ -296,7 +298,7 @@ def evaluate(turn: Turn) -> Artifact:
     from truing.evaluation.winrate import EvaluationSettings, evaluate_policy
 
     project, sampling, settings = turn.project, turn.project.settings(SampleSettings), turn.project.settings(EvaluationSettings)
-    tuned = turn.needs("policy", "truing tune")
+    tuned, reward_id = turn.needs("policy", "truing tune"), turn.needs("reward", "truing reward train")
     against = [BASE] if turn.parent is None else [BASE, turn.parent_policy]
     ids = [prompt.id for prompt in prompts_of(project, Split.HELD_OUT)]
     if not ids:
@@ -311,7 +313,6 @@ def evaluate(turn: Turn) -> Artifact:
             )  # fmt: skip
         kl |= read_under_base(project, turn.trunk, _of_batch(project, batches[policy_id]), temperature=sampling.temperature)
     gold = gold_of if project.settings(RoundSettings).feedback == "simulated" else None
-    reward_id = turn.needs("reward", "truing reward train")
     found = evaluate_policy(
         project, settings, policy_id=tuned, against=against, batches=batches, gold=gold,
         score=lambda samples: score_samples(turn, reward_id, samples), kl_nats=kl, seed=turn.seed_of("evaluation"), parents=[reward_id],

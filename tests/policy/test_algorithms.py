@@ -10,7 +10,7 @@ from torch import Tensor
 from truing.errors import SettingError
 from truing.models.generate import Response
 from truing.models.trunk import Trunk
-from truing.policy.algorithms import ALGORITHMS, ONLINE, best_of_n, grpo, ppo, q_learning, reinforce, rloo
+from truing.policy.algorithms import ALGORITHMS, ONLINE, best_of_n, dpo, grpo, ppo, q_learning, reinforce, rloo
 from truing.policy.losses import Average, clipped_surrogate, denominators
 from truing.policy.rollout import Forward, Rollout
 from truing.policy.settings import TuneSettings
@@ -220,6 +220,28 @@ def test_the_settings_class_is_the_algorithms_own(project: Project) -> None:
     chosen = tune_settings(project_with(project, '[tune]\nalgorithm = "rloo"\nbeta = 0.2\n'))
     assert isinstance(chosen, rloo.RLOOSettings)
     assert chosen.beta == 0.2
+
+
+def test_another_algorithm_than_the_files_leaves_out_what_it_has_no_use_for(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo's settings are PPO's, and whoever tries another algorithm there shouldn't have to take them out by hand."""
+    inside = project_with(project, "[tune]\nupdates = 5\nvalue_clip = 0.1\nclip = 0.1\nlr = 1e-4\nclipp = 3\n")
+    with pytest.raises(SettingError, match=r"no setting tune\.clipp"):
+        tune_settings(inside, "dpo")
+    inside.settings_file().write_text("[tune]\nupdates = 5\nvalue_clip = 0.1\nclip = 0.1\nlr = 1e-4\nrank = 4\nbeta = 0.07\n")
+    again = open_project(inside.root)
+    for _ in range(2):
+        preferred = tune_settings(again, "dpo")
+        assert isinstance(preferred, dpo.DPOSettings)
+        assert (preferred.rank, preferred.lr, preferred.beta) == (4, 5e-5, 0.1), "its learning rate and beta are of another kind than PPO's"
+    assert capsys.readouterr().out.count("dpo leaves out what [tune] in truing.toml says for ppo alone: beta, clip, lr, updates, value_clip\n") == 1
+    learned = tune_settings(again, "q-learning")
+    assert isinstance(learned, q_learning.QLearningSettings)
+    assert (learned.updates, learned.clip, learned.lr, learned.beta) == (5, 0.2, 1e-4, 0.07)
+    typed = open_project(inside.root, ["tune.updates=7", "tune.algorithm=dpo"])
+    with pytest.raises(SettingError, match=r"no setting tune\.updates"):
+        tune_settings(typed)
+    with pytest.raises(SettingError, match=r"no setting tune\.updates"):
+        tune_settings(again, "dpo", {"updates": 9})
 
 
 @pytest.mark.parametrize(

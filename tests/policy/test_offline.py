@@ -12,13 +12,11 @@ from reward.letters import letter_rows, row, write_dataset
 from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.policy.algorithms import OFFLINE
-from truing.policy.examples import Example, Examples, demonstrations, preferences
+from truing.policy.examples import Example, Examples, preferences, to_imitate
 from truing.policy.offline import OfflineLearner, in_memory, logprobs_of, plan, rows_of
 from truing.policy.settings import OfflineSettings
 from truing.policy.train import imitate
-from truing.store.clock import now
 from truing.store.project import Project, create_project, open_project
-from truing.store.tables import Prompt, Sample, Split
 
 NOWHERE = Path("no-artifacts-are-read-when-the-parent-is-the-base")
 
@@ -157,24 +155,13 @@ def test_preferences_keep_what_people_said(project: Project, trunk: Trunk) -> No
     assert train.prompt == tuple(trunk.prompt_ids([{"role": "user", "content": "a?"}]))
 
 
-def test_demonstrations_are_what_people_wrote(project: Project, trunk: Trunk) -> None:
-    with project.database.write() as session:
-        for name, split in (("a?", Split.TRAIN), ("b?", Split.HELD_OUT)):
-            turns = [{"role": "user", "content": name}]
-            session.add(Prompt(id=name, turns=turns, text=name, split=split, source="", facts={}, position=0, created_at=now()))
-        session.flush()
-        for place, (prompt, author, text) in enumerate(
-            [("a?", "ann", "mine"), ("b?", "bob", "held out"), ("a?", "check", "nonsense"), ("a?", None, "a model's")]
-        ):
-            session.add(
-                Sample(
-                    id=str(place), prompt_id=prompt, policy_id=None, author=author, batch="b", position=place, text=text, token_ids=None, logprobs=None,
-                    finished=True, temperature=None, seed=None, base_logprob=None, created_at=now(),
-                )
-            )  # fmt: skip
-    found = demonstrations(project, trunk, 512, but_by=["check"])
-    assert [one.responses for one in found.train] == [(tuple(trunk.response_ids("mine")),)]
-    assert [one.prompt_id for one in found.held_out] == ["b?"]
+def test_what_people_wrote_is_read_as_the_model_reads_it(trunk: Trunk) -> None:
+    turns = [{"role": "user", "content": "a?"}]
+    written = [("a", "train", turns, "mine"), ("b", "held-out", turns, "held out"), ("c", "train", turns, "long" * 300)]
+    found = to_imitate(written, trunk, 512)
+    (train,), (held_out,) = found.train, found.held_out
+    assert (train.prompt, train.responses) == (tuple(trunk.prompt_ids(turns)), (tuple(trunk.response_ids("mine")),))
+    assert (held_out.prompt_id, found.too_long) == ("b", 1)
 
 
 # ---- the stage ----

@@ -109,7 +109,7 @@ def studio_add_owner(
 
 @app.command()
 def annotate(
-    simulated: Annotated[bool, typer.Option("--simulated", help="A crowd of simulated people; section [crowd] says of what kind.")] = False,
+    simulated: Annotated[bool, typer.Option("--simulated", help="A crowd of simulated people; the section crowd of truing.toml says of what kind.")] = False,
     seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False,
 ) -> None:  # fmt: skip
     """Ask which samples are better, and have simulated people answer."""

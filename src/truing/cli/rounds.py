@@ -63,7 +63,7 @@ def _tune(
             came_to = f"score {facts['objective/scores']:+.2f}, KL {facts['objective/kl']:.1f} nats after {facts['updates']} updates"
         else:
             came_to = f"loss {facts['policy/loss']:.3f} after {facts['updates']} updates"
-        say(f"{policy.id}: {came_to}", then="truing evaluate")
+        say(f"{policy.id}: {came_to}", then="truing evaluate" if "reward" in turn.made else "truing reward train")  # dpo and sft need none, comparing does
         result({"policy": policy.id, **facts})
 
 

@@ -1,15 +1,12 @@
 """What a policy can learn from without a reward model: preferences, demonstrations, edits."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
-
-from sqlalchemy import select
 
 from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
-from truing.store.project import Project
-from truing.store.tables import Prompt, Sample, Split
+from truing.store.tables import Split
 
 Tokens = tuple[int, ...]
 
@@ -56,20 +53,13 @@ def preferences(dataset: Artifact, trunk: Trunk, max_tokens: int) -> Examples:
     return _parted(found, max_tokens)
 
 
-def demonstrations(project: Project, trunk: Trunk, max_tokens: int, *, but_by: Sequence[str] = ()) -> Examples:
-    """What people wrote: answers of their own, and edits of a policy's.
+def to_imitate(written: Iterable[tuple[str, str, Sequence[Mapping[str, str]], str]], trunk: Trunk, max_tokens: int) -> Examples:
+    """Demonstrations as the model reads them.
 
     Args:
-        but_by: authors whose texts are nothing to imitate, such as those of check questions.
+        written: of each, its prompt's id, split and turns, and the text.
     """
-    query = select(Prompt.id, Prompt.split, Prompt.turns, Sample.text).join(Sample, Sample.prompt_id == Prompt.id)
-    with project.database.read() as session:
-        rows = session.execute(query.where(Sample.author.is_not(None), Sample.author.not_in(list(but_by))).order_by(Prompt.id, Sample.id)).all()
-    found = [
-        (split, Example(prompt_id, tuple(trunk.prompt_ids(turns)), (tuple(trunk.response_ids(text)),)))
-        for prompt_id, split, turns, text in rows
-        if text.strip()
-    ]
+    found = [(split, Example(prompt_id, tuple(trunk.prompt_ids(turns)), (tuple(trunk.response_ids(text)),))) for prompt_id, split, turns, text in written]
     return _parted(found, max_tokens)
 
 

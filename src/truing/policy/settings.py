@@ -12,6 +12,8 @@ from truing.policy.losses import Average
 class TuneSettings(Settings):
     """Tuning the policy. Defaults are for LoRA on a small model; docs/tune.md says why each."""
 
+    UNUSED: ClassVar[tuple[str, ...]] = ()  # what an algorithm makes no use of: setting it is a mistake
+
     algorithm: Literal["ppo", "reinforce", "rloo", "grpo", "best-of-n", "q-learning", "dpo", "sft"] = Field(
         "ppo",
         description="from answers of its own that a reward model scores: ppo (learned value head), reinforce (a plain baseline), rloo and grpo (siblings as "
@@ -32,8 +34,6 @@ class TuneSettings(Settings):
 
 class OnlineSettings(TuneSettings):
     """Learning from answers of its own."""
-
-    UNUSED: ClassVar[tuple[str, ...]] = ()  # what an algorithm makes no use of: setting it is a mistake
 
     unfit: bool = Field(False, description="tune even against a reward model whose card says that it is not fit")
     watch: bool = Field(False, description="stop once a named failure is certain, and keep the policy of the best update before it")

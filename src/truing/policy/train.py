@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from truing.artifacts import Artifact, load_artifact, write_artifact
@@ -30,6 +31,8 @@ from truing.store.runs import stage_run
 def tune_settings(project: Project, algorithm: str | None = None, changes: Mapping[str, Any] | None = None) -> TuneSettings:
     """The settings of tuning, in the class of the algorithm that they name.
 
+    Where another algorithm is named than in truing.toml, what stands there for that one alone is left out, and it is said.
+
     Args:
         algorithm: in place of the one in truing.toml.
         changes: other settings in place of those in truing.toml, by key.
@@ -44,8 +47,29 @@ def tune_settings(project: Project, algorithm: str | None = None, changes: Mappi
     name = raw.get("algorithm", "ppo")
     if name not in ALGORITHMS:
         raise SettingError(f"there is no algorithm {name!r}", fix=f"known ones: {', '.join(ALGORITHMS)}")
+    written = project.in_file("tune")
+    before = written.get("algorithm", "ppo")
+    if name != before:
+        others = sorted(key for key in written if key not in project.typed("tune") and key not in (changes or {}) and _is_anothers(key, name, before))
+        if others:
+            _say_once(f"{name} leaves out what [tune] in truing.toml says for {before} alone: {', '.join(others)}")
+        raw = {key: value for key, value in raw.items() if key not in others}
     kind: type[TuneSettings] = ALGORITHMS[name].Settings
     return build(kind, "tune", raw)
+
+
+def _is_anothers(key: str, name: str, before: str) -> bool:
+    """Whether a setting is known, and means nothing to this algorithm, or another thing than to the one before."""
+    fields, others = ALGORITHMS[name].Settings.model_fields, ALGORITHMS[before].Settings.model_fields if before in ALGORITHMS else {}
+    if key not in fields:
+        return any(key in one.Settings.model_fields for one in ALGORITHMS.values())
+    return key in ALGORITHMS[name].Settings.UNUSED or (key in others and others[key].description != fields[key].description)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """A sweep makes settings for each of its trials."""
+    say(text)
 
 
 def train_policy(

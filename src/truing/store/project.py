@@ -29,7 +29,9 @@ class Project:
         self.root = root
         self.force = force
         self.artifacts = root / "artifacts"
-        self._tables = with_overrides(read_toml(root / SETTINGS_FILE), overrides)
+        self._written = read_toml(root / SETTINGS_FILE)
+        self._typed = with_overrides({}, overrides)
+        self._tables = with_overrides(self._written, overrides)
         self.database = Database(_database_url(root))
 
     def settings(self, kind: type[S]) -> S:
@@ -41,6 +43,14 @@ class Project:
     def raw_settings(self, section: str) -> Mapping[str, Any]:
         """A section as written, for a stage that chooses its settings class by one of the values."""
         return self._tables.get(section, {})
+
+    def in_file(self, section: str) -> Mapping[str, Any]:
+        """A section as truing.toml has it, whatever `--set` says."""
+        return self._written.get(section, {})
+
+    def typed(self, section: str) -> Mapping[str, Any]:
+        """What `--set` says of a section."""
+        return self._typed.get(section, {})
 
     def settings_file(self) -> Path:
         """Where the settings stand."""
