@@ -17,6 +17,7 @@ the other, measured in the same run. With --json the last line of stdout is one 
 import argparse
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a comparison on the CPU, also beside a GPU; before torch looks
 
 import torch
 

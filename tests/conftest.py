@@ -8,6 +8,8 @@ import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if "TRUING_TEST_CUDA" not in os.environ:  # numbers to the bit are a CPU's; `TRUING_TEST_CUDA=1 pytest -k cuda` is for what a GPU does
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("TRUING_CACHE", str(Path.home() / ".cache" / "truing"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch loads: the cores are shared by workers, and threads that wait for each other only get in their way
 

@@ -41,6 +41,7 @@ parser.add_argument("--epochs", type=int, default=4)
 parser.add_argument("--updates", type=int, default=3)
 parser.add_argument("--rank", type=int, default=16)
 parser.add_argument("--bf16", action="store_true")
+parser.add_argument("--bf16-base", action="store_true", help="the frozen weights too")
 arguments = parser.parse_args()
 
 texts = json.loads(arguments.prompts.read_text())
@@ -58,7 +59,7 @@ class Clock(TrainerCallback):
 kind, settings = (RLOOTrainer, RLOOConfig) if arguments.algorithm == "rloo" else (GRPOTrainer, GRPOConfig)
 tokenizer = AutoTokenizer.from_pretrained(arguments.model, padding_side="left")
 trainer = kind(
-    model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32),
+    model=AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.bfloat16 if arguments.bf16_base else torch.float32),
     reward_funcs=lambda completions, **_: [float(len(text)) for text in completions],
     args=settings(
         output_dir=tempfile.mkdtemp(), per_device_train_batch_size=micro, gradient_accumulation_steps=arguments.batch // micro, num_generations=arguments.group,

@@ -49,7 +49,7 @@ def test_another_machine_is_measured_anew_and_the_first_kept(monkeypatch: pytest
 def test_a_gpu_says_what_it_can(monkeypatch: pytest.MonkeyPatch, supported: bool, dtype: torch.dtype) -> None:
     measured(monkeypatch, [])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert fastest_dtype() == dtype
 
 

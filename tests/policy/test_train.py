@@ -13,7 +13,7 @@ from torch import Tensor
 
 from policy.killed import policies
 from truing.artifacts import load_artifact
-from truing.errors import SettingError
+from truing.errors import SettingError, UserError
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
@@ -119,6 +119,18 @@ def test_an_update_stops_early_once_it_has_gone_too_far(trunk: Trunk, name: str)
     assert rows[0]["policy/skipped_steps"] == 1
     _, one_step = trained(trunk, name, updates=1, lr=0.05, epochs=1)
     assert all(torch.equal(weights[key], one_step[key]) for key in weights)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_is_refused_and_the_policy_stays(trunk: Trunk, number: float) -> None:
+    learner = learner_for(trunk, settings_for("rloo"))
+    learner.update()
+    before = {name: value.clone() for name, value in trunk.adapter_state("policy").items()}
+    for parameter in trunk.adapter_parameters("policy"):
+        parameter.grad = torch.full_like(parameter, number)
+    with pytest.raises(UserError, match="gradient of update 2 is not a finite number"):
+        learner.take_step()
+    assert all(torch.equal(value, before[name]) for name, value in trunk.adapter_state("policy").items())
 
 
 def test_the_learning_rate_falls_linearly_to_zero(trunk: Trunk) -> None:

@@ -109,9 +109,9 @@ class Adapted:
 
         with _quiet_peft():
             if self._peft is None:
-                self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name)
+                self._peft = PeftModel.from_pretrained(self.model, folder, adapter_name=name, torch_device="cpu")
             else:
-                self._peft.load_adapter(folder, adapter_name=name)
+                self._peft.load_adapter(folder, adapter_name=name, torch_device="cpu")
         self._adapters_changed()
 
     def save_adapter(self, name: str, folder: Path) -> None:

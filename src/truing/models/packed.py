@@ -7,7 +7,7 @@ Shapes: N tokens of all, T of a tree, h heads of queries, g of keys and values, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -53,6 +53,7 @@ class Packed:
     trees: list[tuple[int, ...]]
     spans: list[Span]
     whole: bool | None = None
+    _masks: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def predicting(self, hidden: Tensor) -> Tensor:
         """(R, H) from (N, H): the hidden state just before each response token, which predicts it, response after response."""
@@ -105,10 +106,11 @@ class Packed:
         """(B, T) from (R,): a value for each response token put where `mask` is True, 0 elsewhere."""
         return torch.zeros(self.mask.shape, dtype=values.dtype).masked_scatter(self.mask, values.cpu())
 
-    @cached_property
-    def masks(self) -> list[Tensor]:
-        """(T, T) of each tree, 0 where a token may look, -inf where not."""
-        return [_sees(lengths).to(self.input_ids.device) for lengths in self.trees]
+    def masks(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """(T, T) of each tree, 0 where a token may look, -inf where not; None of a prompt with one response or none, where each token sees those before it."""
+        if dtype not in self._masks:
+            self._masks[dtype] = [None if len(lengths) <= 2 else _sees(lengths, dtype, self.input_ids.device) for lengths in self.trees]
+        return self._masks[dtype]
 
 
 def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tree]:
@@ -175,7 +177,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Pa
     sizes = [sum(lengths) for lengths in packed.trees]
     *trees, (filling, _, _) = zip(*(states.split([*sizes, len(query) - sum(sizes)]) for states in (query, key, value)), strict=True)
     if query.requires_grad if packed.whole is None else packed.whole:
-        found = [_attend(q, k, v, scaling, mask.to(q.dtype)) for (q, k, v), mask in zip(trees, packed.masks, strict=True)]
+        found = [_attend(q, k, v, scaling, mask) for (q, k, v), mask in zip(trees, packed.masks(query.dtype), strict=True)]
     else:
         found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in _apart(q, k, v, scaling, lengths)]
     return torch.cat([*found, filling])  # what fills the row: any numbers do
@@ -194,15 +196,18 @@ def _apart(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: S
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """(Q, h, D); without a mask each token sees those before it."""
     q, k, v = (states.transpose(0, 1)[None] for states in (query, key, value))
+    if mask is not None and mask.device.type == "cuda":  # of its kernels that take a mask, those that share keys among heads hold all scores in fp32
+        k, v = (states.repeat_interleave(q.shape[1] // k.shape[1], 1) for states in (k, v))
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
     return found[0].transpose(0, 1)
 
 
-def _sees(lengths: Sequence[int]) -> Tensor:
+def _sees(lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, T) 0 where a token of a tree may look, -inf where not: at the prompt, and at its own response before it."""
-    mask = torch.block_diag(*(torch.ones(length, length) for length in lengths)).tril_()
-    mask[lengths[0] :, : lengths[0]] = 1
-    return torch.zeros_like(mask).masked_fill_(mask == 0, float("-inf"))
+    part = torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(lengths, device=device))  # (T,) 0 of the prompt
+    place = torch.arange(len(part), device=device)
+    sees = (place[:, None] >= place) & ((part[:, None] == part) | (part == 0))
+    return torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, float("-inf"))
 
 
 def _seen(response: int, prompt: int, like: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def fastest_device() -> torch.device:
 def fastest_dtype() -> torch.dtype:
     """bf16 where its matrix products are clearly faster than fp32's, else fp32."""
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     place = cache_folder() / "machine.json"
     machine = f"{platform.processor() or platform.machine()} {_cpu_name()} torch {torch.__version__} threads {torch.get_num_threads()}"
     known = json.loads(place.read_text()) if place.exists() else {}

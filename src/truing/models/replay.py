@@ -4,6 +4,7 @@ With CUDA graphs (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-grap
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,20 +18,26 @@ def records(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+@cache
+def _aside(device: int) -> torch.cuda.Stream:
+    """The stream on which work of a device is recorded: cuBLAS keeps a workspace for each that it has seen."""
+    return torch.cuda.Stream(device)
+
+
 def record(work: Work) -> Work:
     """The work, to be done again; what it gives is overwritten the next time.
 
     Args:
         work: on a CUDA device, without a gradient, reading and writing the same places every time. It is done a few times at once, which must do no harm.
     """
-    aside = torch.cuda.Stream()
+    aside = _aside(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(WARM_UP):
             work()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):
         found = work()
 
     def again() -> Tensor:

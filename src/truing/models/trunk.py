@@ -222,6 +222,8 @@ def open_trunk(settings: ModelSettings) -> Trunk:
     """
     dtype = fastest_dtype() if settings.dtype == "auto" else DTYPES[settings.dtype]
     model, tokenizer = load(settings.name, dtype)
+    # cuDNN's attention, the first choice on an H100, has NaN gradients under a mask at some lengths (pytorch#196678), and makes a plan for each new length.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     trunk = Trunk(settings.name, model.to(fastest_device()), tokenizer)
     _check_logits(trunk)
     return trunk

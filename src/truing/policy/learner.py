@@ -1,6 +1,7 @@
 """What all tuning runs share: an adapter on the trunk, perhaps a head beside it, the optimiser, what has been seen so far, and all of it on disk."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,6 +93,20 @@ class Learner(ABC):
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+    def take_step(self) -> float:
+        """Take a step by the gradient that is there, clipped; its norm before.
+
+        Raises:
+            UserError: it isn't a number, and a step would make the policy none either. The policy of the newest checkpoint stays.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.settings.grad_clip))
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient of update {self.done + 1} is not a finite number", fix="lower tune.lr, or set model.dtype=fp32, and begin with --force"
+            )
+        self.optimizer.step()
+        return norm
 
     def curves(self) -> dict[str, list[float]]:
         """Some numbers of every update so far, of a long run at most 200 of them evenly spread: what the studio draws while it runs."""

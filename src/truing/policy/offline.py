@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from truing.models.logprobs import response_logprobs
 from truing.models.packed import Tree, packs
@@ -41,8 +41,7 @@ class OfflineLearner(Learner):
         examples = [example for prompt in self.plan[self.done] for example in self.by_prompt[prompt]]
         self.optimizer.zero_grad(set_to_none=True)
         seen = self.through(examples, learn=True)
-        norm = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.settings.grad_clip))
-        self.optimizer.step()
+        norm = self.take_step()
         self.done += 1
         self.rows.append({"update": float(self.done), **seen, "policy/grad_norm": norm, "policy/lr": rate, "data/examples": float(len(examples))})
 

@@ -162,8 +162,7 @@ class OnlineLearner(Learner):
         if warming:  # the head's loss reaches the adapter through the hidden states: the adapter stays as it is
             for parameter in trunk.adapter_parameters(ROLE):
                 parameter.grad = None
-        seen["grad_norm"] = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
-        self.optimizer.step()
+        seen["grad_norm"] = self.take_step()
         return seen
 
     def failure(self) -> Finding | None:

@@ -98,8 +98,7 @@ class ReplayLearner(OnlineLearner):
             loss += found.item()
         self.team.add_gradients(self.optimizer.param_groups[0]["params"])
         loss = self.team.added({"loss": loss})["loss"]
-        norm = float(nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], settings.grad_clip))
-        self.optimizer.step()
+        norm = self.take_step()
         return dict.fromkeys(SEEN, 0.0) | {"loss": loss, "grad_norm": norm, "max_ratio": 1.0}
 
     @torch.no_grad()

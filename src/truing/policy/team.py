@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from truing.errors import UserError
 from truing.models.precision import fastest_device
 
 T = TypeVar("T")
@@ -87,13 +88,23 @@ def team() -> Team:
 
 @contextmanager
 def joined() -> Iterator[Team]:
-    """The team that torchrun started this process in, if it did; when the first leaves, the others hear None."""
+    """The team that torchrun started this process in, if it did; when the first leaves, the others hear None.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Team(0, 1)
         return
     if torch.cuda.is_available():
+        if (here := int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) > torch.cuda.device_count():
+            raise UserError(
+                f"{here} processes are to share {torch.cuda.device_count()} GPU{'s' if torch.cuda.device_count() > 1 else ''}",
+                fix=f"start {torch.cuda.device_count()} (--nproc-per-node), or none on a GPU (an empty CUDA_VISIBLE_DEVICES)",
+            )
         torch.cuda.set_device(fastest_device())
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    # What is told goes by gloo even beside GPUs: who waits for the first's word keeps no GPU busy.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     try:
         own = team()
         yield own
