@@ -42,7 +42,7 @@ MUTANTS = (
     Mutant("q-learning: sign", "policy/algorithms/q_learning.py", "beta * (new.logprobs - ref_logprobs)", "beta * (ref_logprobs - new.logprobs)", ALGORITHMS),
     Mutant("kl: sign", "policy/kl.py", "return logprobs - ref_logprobs.detach()", "return ref_logprobs.detach() - logprobs", KL),
     Mutant("price of kl: sign", "policy/kl.py", "(-beta * kl.detach())", "(beta * kl.detach())", KL),
-    Mutant("entropy: sign of its gradient", "models/logprobs.py", "/ (-temperature * found.total", "/ (temperature * found.total", "tests/models/test_logprobs.py"),
+    Mutant("entropy: sign of its gradient", "models/logprobs.py", "(-temperature * found.total", "(temperature * found.total", "tests/models/test_logprobs.py"),
     Mutant("output matrix: not learned", "models/logprobs.py", "addmm_(grad.T, rows[here])", "addmm_(0 * grad.T, rows[here])", "tests/models/test_logprobs.py"),
     # chosen and rejected
     Mutant("bradley-terry: swapped", "reward/losses.py", "lead = chosen - rejected", "lead = rejected - chosen", REWARD),
