@@ -88,11 +88,22 @@ def test_damage_is_found_and_named(tmp_path: Path, harm: Callable[[Path], object
     assert "--force" in caught.value.fix
 
 
-def test_a_damaged_artifact_is_not_taken_for_a_new_one_of_the_same_content(tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_made_again_in_its_place(tmp_path: Path) -> None:
+    """As the error that names the damage advises."""
     made = make(tmp_path)
     (made.path / "pairs.jsonl").write_text("[]\n", encoding="utf-8")
     with pytest.raises(DamagedArtifact):
-        make(tmp_path)
+        load_artifact(tmp_path, made.id)
+    assert make(tmp_path) == made
+    assert load_artifact(tmp_path, made.id) == made
+    assert [entry.name for entry in tmp_path.iterdir()] == [made.id]
+
+
+def test_an_artifact_of_another_kind_is_refused(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    assert load_artifact(tmp_path, made.id, "dataset") == made
+    with pytest.raises(UserError, match="is no policy"):
+        load_artifact(tmp_path, made.id, "policy")
 
 
 @pytest.mark.parametrize("name", ["dataset-0123456789abcdef", "dataset-", "", ".", "../x", "dataset-0123456789ABCDEF", "inner"])

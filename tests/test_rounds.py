@@ -158,6 +158,43 @@ def test_stages_say_what_they_wait_for(tmp_path: Path, tiny_model: Path) -> None
         evaluate(turn)
 
 
+def test_a_round_is_finished_as_its_stages_were_typed(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`truing tune --set …` and then `truing round run` keeps the policy that was tuned; another policy after that is no longer what was evaluated."""
+    from truing.rounds import tune_policy
+
+    root = make_project(tmp_path / "one", tiny_model).root
+    run_round(Turn(open_project(root), seed=7))
+    sealed = Turn(open_project(root))
+    assert sealed.sealed
+    kept = dict(sealed.made)
+    chosen = tune_policy(Turn(open_project(root, ["tune.algorithm=rloo", "tune.beta=0.2"])))
+    assert chosen.id != kept["policy"]
+    assert "what rested on that is no longer its own: evaluation, round" in capsys.readouterr().out
+    again = Turn(open_project(root))
+    assert not again.sealed
+    assert not {"evaluation", "round"} & again.made.keys()
+    run_round(again)
+    assert "goes by what was typed for its stages: tune.algorithm=rloo, tune.beta=0.2" in capsys.readouterr().out
+    assert again.made["policy"] == chosen.id
+    assert load_artifact(again.project.artifacts, again.made["evaluation"]).facts["policy"] == chosen.id
+    assert Turn(open_project(root)).sealed
+    tune_policy(Turn(open_project(root)))  # as truing.toml has it
+    plain = Turn(open_project(root))
+    run_round(plain)
+    assert made(plain) == {stage: kept[stage] for stage in STAGES}
+
+
+def test_another_seed_than_the_rounds_is_refused_once_it_has_begun(tmp_path: Path, tiny_model: Path) -> None:
+    project = make_project(tmp_path / "one", tiny_model)
+    assert Turn(project).seed == 1  # by a look, as `truing report` takes one
+    turn = Turn(project, seed=5)
+    assert turn.seed == 5
+    turn.note(prompts={"n": 1})
+    assert Turn(project, seed=5).seed == 5
+    with pytest.raises(UserError, match="begun with seed 5, not 6"):
+        Turn(project, seed=6)
+
+
 def test_people_are_waited_for(tmp_path: Path, tiny_model: Path) -> None:
     make_project(tmp_path / "one", tiny_model)
     project = open_project(tmp_path / "one", ["round.feedback=people", "feedback.pairs=10"])

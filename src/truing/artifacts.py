@@ -103,7 +103,13 @@ def write_artifact(
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            return load_artifact(folder, artifact_id)  # the same content was made before: keep the first, once it proves whole
+            try:
+                return load_artifact(folder, artifact_id)  # the same content was made before: keep the first, once it proves whole
+            except DamagedArtifact:
+                aside = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
+                os.rename(place, aside / artifact_id)
+                os.rename(temporary, place)
+                shutil.rmtree(aside, ignore_errors=True)
         _sync_folder(folder)
         return Artifact(artifact_id, place, json.loads(text))
     except OSError as error:
@@ -116,16 +122,23 @@ def write_artifact(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def load_artifact(folder: Path, artifact_id: str) -> Artifact:
+def load_artifact(folder: Path, artifact_id: str, kind: str | None = None) -> Artifact:
     """Open an artifact and check every byte of it.
 
+    Args:
+        kind: that it must be of.
+
     Raises:
-        UserError: there is no such artifact.
+        UserError: there is no such artifact, or it is of another kind.
         DamagedArtifact: a file is missing, added or changed.
     """
     place = folder / artifact_id
     if not ID.fullmatch(artifact_id) or not place.is_dir():
-        raise UserError(f"there is no artifact {artifact_id} in {folder}", fix="`truing lineage` lists the ones there are")
+        raise UserError(
+            f"there is no artifact {artifact_id} in {folder}", fix="`truing lineage` lists the ones there are; one that is gone is made again with --force"
+        )
+    if kind is not None and artifact_id.rpartition("-")[0] != kind:
+        raise UserError(f"{artifact_id} is no {kind}", fix=f"name one that starts with {kind}-; `truing lineage` lists them")
     text = (place / MANIFEST).read_bytes() if (place / MANIFEST).is_file() else b""
     if not hashlib.sha256(text).hexdigest().startswith(artifact_id.rpartition("-")[2]):
         raise DamagedArtifact(f"{place / MANIFEST} is not what it was", fix="restore the folder from a copy, or make it again with --force")

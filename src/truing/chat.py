@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
+from truing.artifacts import load_artifact
 from truing.console import say
 from truing.errors import UserError
 from truing.rounds import BASE, Turn, policy_loaded
@@ -21,6 +22,8 @@ def talk(turn: Turn, policy: str | None) -> None:
     from truing.models.generate import generate
 
     chosen = policy or _newest(turn)
+    if chosen != BASE:
+        load_artifact(turn.project.artifacts, chosen, "policy")
     temperature = turn.project.settings(SampleSettings).temperature
     turns: list[dict[str, str]] = []
     with policy_loaded(turn, chosen), turn.trunk.merged(None if chosen == BASE else "policy"):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from truing.reward.score import AnyRewardModel
 
 BASE = "base"
+CHAIN = ("dataset", "reward", "policy", "evaluation", "round")  # what a round makes, each resting on those before it
 
 
 class RoundSettings(Settings):
@@ -54,6 +55,7 @@ def run_round(turn: "Turn") -> dict[str, Any]:
     """
     if turn.sealed and not turn.project.force:
         return turn.made
+    turn.go_by_what_was_typed()
     check_settings(turn.project)
     choose_prompts(turn)
     sample(turn)
@@ -90,13 +92,39 @@ class Turn:
 
         return open_trunk(self.project.settings(ModelSettings))
 
-    def note(self, **made: Any) -> None:
-        """Write down what a stage made."""
-        self.made.update(made)
+    def note(self, *, by: str | None = None, **made: Any) -> None:
+        """Write down what a stage made. What the round has made of something else before no longer counts, and it is said: no verdict is of another policy
+        than the round's. A sealed round is open again then.
+
+        Args:
+            by: the section of the settings that the stage went by: what `--set` said of it is kept, for `round run` to go by.
+        """
+        changed = [CHAIN.index(stage) for stage in made if stage in CHAIN and self.made.get(stage, made[stage]) != made[stage]]
+        over = [stage for stage in CHAIN[min(changed) + 1 :] if stage in self.made and stage not in made] if changed else []
+        if over:
+            say(f"round {self.number}: another {CHAIN[min(changed)]} than before; what rested on that is no longer its own: {', '.join(over)}")
+        self.made = {stage: value for stage, value in self.made.items() if stage not in over} | made
+        if by is not None:
+            typed = {section: values for section, values in self.made.get("typed", {}).items() if section != by}
+            if self.project.typed(by):
+                typed[by] = dict(self.project.typed(by))
+            if typed or "typed" in self.made:
+                self.made["typed"] = typed
         with self.project.database.write() as session:
             row = session.get_one(Round, self.id)
             row.made = dict(self.made)
             flag_modified(row, "made")
+            if "round" in over:
+                row.sealed_at = None
+                self.sealed = False
+
+    def go_by_what_was_typed(self) -> None:
+        """Take up what `--set` said for stages of this round, so that the round is finished as it was begun; what is said now counts more."""
+        typed = self.made.get("typed", {})
+        again = [f"{section}.{key}={value}" for section, own in typed.items() for key, value in own.items() if key not in self.project.typed(section)]
+        if again:
+            say(f"round {self.number} goes by what was typed for its stages: {', '.join(again)}")
+            self.project.go_by(typed)
 
     def needs(self, stage: str, command: str) -> Any:
         """What an earlier stage made.
@@ -135,7 +163,7 @@ def sample(turn: Turn) -> str:
             seed=turn.seed_of("samples"), round_id=turn.id,
         )  # fmt: skip
     parent = None if turn.parent_policy == BASE else turn.parent_policy
-    turn.note(samples={"batch": batch, "n": len(ids) * settings.per_prompt}, parent_policy=parent)
+    turn.note(by="samples", samples={"batch": batch, "n": len(ids) * settings.per_prompt}, parent_policy=parent)
     return batch
 
 
@@ -152,7 +180,7 @@ def ask_for_feedback(turn: Turn, *, simulated: bool | None = None) -> dict[str, 
     asked = ask_pairs(
         project, feedback, batch=batch, round_id=turn.id, seed=turn.seed_of("questions"), prompt_order=order, gold="interleaved" if by_crowd else "scheduled"
     )
-    turn.note(questions={"n": asked["n"], "gold": asked["gold"]})
+    turn.note(by="feedback", questions={"n": asked["n"], "gold": asked["gold"]})
     if simulated or (simulated is None and by_crowd):
         read_under_base(project, turn.trunk, _unread(project, turn.id), temperature=project.settings(SampleSettings).temperature)
         annotate_simulated(project, project.settings(CrowdSettings), round_id=turn.id, seed=seed_from(turn.seed, "crowd"), feedback=feedback)
@@ -171,9 +199,9 @@ def weigh_feedback(turn: Turn) -> Artifact:
     count."""
     project = turn.project
     quality = measure_quality(project, project.settings(QualitySettings), round_ids=None, round_id=turn.id).as_dict()
-    turn.note(quality=quality)
+    turn.note(by="quality", quality=quality)
     dataset = build_preferences(project, project.settings(PreferenceSettings), quality, round_ids=None, seed=turn.seed_of("preferences"), round_id=turn.id)
-    turn.note(dataset=dataset.id)
+    turn.note(by="preferences", dataset=dataset.id)
     return dataset
 
 
@@ -184,7 +212,7 @@ def train_reward_model(turn: Turn) -> Artifact:
 
     dataset = turn.made.get("dataset") or weigh_feedback(turn).id
     model = fit(turn.project, turn.project.settings(RewardSettings), dataset, turn.trunk, seed=turn.seed_of("reward"), round_id=turn.id)
-    turn.note(reward=model.id)
+    turn.note(by="reward", reward=model.id)
     return model
 
 
@@ -228,12 +256,12 @@ def combine_reward_models(turn: Turn, objectives: Sequence[str], at_least: Seque
     return model
 
 
-def tune_policy(turn: Turn, algorithm: str | None = None) -> Artifact:
+def tune_policy(turn: Turn) -> Artifact:
     """Tune the policy that the round starts with, on training prompts alone: against the round's reward model, or by what people said and wrote."""
     from truing.policy.train import tune_settings
 
-    policy = tuned_by(turn, tune_settings(turn.project, algorithm))
-    turn.note(policy=policy.id)
+    policy = tuned_by(turn, tune_settings(turn.project))
+    turn.note(by="tune", policy=policy.id)
     return policy
 
 
@@ -319,7 +347,7 @@ def evaluate(turn: Turn) -> Artifact:
         judge="the simulated people's taste" if gold else "the reward model",
         names={} if turn.parent is None else {turn.parent_policy: f"round {turn.parent.number}'s model"}, round_id=turn.id,
     )  # fmt: skip
-    turn.note(evaluation=found.id)
+    turn.note(by="evaluation", evaluation=found.id)
     return found
 
 
@@ -330,7 +358,7 @@ def seal(turn: Turn) -> Artifact:
     if turn.parent is not None:
         parents.append(turn.parent.made["round"])
     settings = {section: dict(project.raw_settings(section)) for section in SECTIONS if project.raw_settings(section)}
-    made = {stage: value for stage, value in turn.made.items() if stage not in ("round", "report")}
+    made = {stage: value for stage, value in turn.made.items() if stage not in ("round", "report", "typed")}
     artifact = write_artifact(
         project.artifacts, "round", lambda folder: None, parents=parents, settings=settings, seed=turn.seed, facts={"number": turn.number, "made": made}
     )
@@ -443,7 +471,11 @@ def check_settings(project: Project) -> None:
 
 def _open_round(project: Project, number: int | None, seed: int | None, new: bool) -> Round:
     """The round asked for; without a number the newest, or a new one if there is none, or if `new` and the newest is
-    sealed."""
+    sealed.
+
+    Raises:
+        UserError: there is no such round, or it has another seed than asked for.
+    """
     with project.database.write() as session:
         newest = session.scalars(select(Round).order_by(Round.number.desc()).limit(1)).first()
         if number is not None:
@@ -452,6 +484,13 @@ def _open_round(project: Project, number: int | None, seed: int | None, new: boo
                 raise UserError(f"there is no round {number}", fix="`truing round status` lists the rounds")
             return found
         if newest is not None and not (new and newest.sealed_at is not None):
+            if seed is not None and seed != newest.seed:
+                if newest.made:
+                    raise UserError(
+                        f"round {newest.number} was begun with seed {newest.seed}, not {seed}",
+                        fix="leave --seed out; another seed takes a new round (`truing round next`, once this one is sealed) or a new project",
+                    )
+                newest.seed = seed
             return newest
         row = Round(
             number=1 if newest is None else newest.number + 1, parent_id=None if newest is None else newest.id,

@@ -1,17 +1,19 @@
 """Samples: responses to prompts, drawn from a policy, kept with their token ids and log-probabilities."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from truing.config import Settings
 from truing.console import track
 from truing.errors import UserError
 from truing.store.clock import now
 from truing.store.ids import content_id, seed_from
+from truing.store.judgements import batches
 from truing.store.project import Project
 from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Policy, Prompt, Sample, Split
@@ -79,7 +81,7 @@ def _draw(
     from truing.models.generate import generate
 
     with project.database.read() as session:
-        turns = {prompt.id: prompt.turns for prompt in session.scalars(select(Prompt).where(Prompt.id.in_(prompt_ids)))}
+        turns = turns_of(session, prompt_ids)
         there = set(session.scalars(select(Sample.id).where(Sample.batch == batch)))
     tokens = {prompt_id: trunk.prompt_ids(turns[prompt_id]) for prompt_id in prompt_ids}
     jobs = [(prompt_id, position) for prompt_id in prompt_ids for position in range(per_prompt)]
@@ -101,6 +103,11 @@ def _draw(
             run.progress(done=len(there), total=len(jobs))
 
 
+def turns_of(session: Session, prompt_ids: Sequence[str]) -> dict[str, list[Any]]:
+    """Prompt id → its turns."""
+    return {row.id: row.turns for ids in batches(prompt_ids) for row in session.execute(select(Prompt.id, Prompt.turns).where(Prompt.id.in_(ids)))}
+
+
 def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str], *, temperature: float) -> dict[str, float]:
     """Run samples through the base: fills `base_logprob` where it is missing.
 
@@ -118,8 +125,8 @@ def read_under_base(project: Project, trunk: "Trunk", sample_ids: Sequence[str],
     from truing.models.packed import packs
 
     with project.database.read() as session:
-        samples = list(session.scalars(select(Sample).where(Sample.id.in_(sample_ids)).order_by(Sample.id)))
-        turns = {prompt.id: prompt.turns for prompt in session.scalars(select(Prompt).where(Prompt.id.in_({sample.prompt_id for sample in samples})))}
+        samples = [row for ids in batches(sorted(sample_ids)) for row in session.scalars(select(Sample).where(Sample.id.in_(ids)).order_by(Sample.id))]
+        turns = turns_of(session, sorted({sample.prompt_id for sample in samples}))
     prompts = {prompt_id: trunk.prompt_ids(value) for prompt_id, value in turns.items()}
     tokens = {sample.id: token_ids(trunk, sample) for sample in samples}
     samples = [sample for sample in samples if tokens[sample.id]]

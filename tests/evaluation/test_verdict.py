@@ -102,3 +102,9 @@ def failures(ours: dict[str, Any], opponent: dict[str, Any]) -> list[str]:
 )
 def test_warnings(ours: dict[str, Any], opponent: dict[str, Any], expected: list[str]) -> None:
     assert failures(ours, opponent) == expected
+
+
+@pytest.mark.parametrize(("equal", "said"), [(number(0.52, 0.4, 0.64), "its interval covers 50 %"), (number(0.35, 0.25, 0.45), "35 %, a loss")])
+def test_a_win_by_length_says_what_it_would_be_without(equal: dict[str, Any], said: str) -> None:
+    (warning,) = find_warnings(FINE, [against(equal_length=equal)], LIMITS)
+    assert said in warning["sign"]

@@ -112,9 +112,21 @@ def test_ties_by_margin_and_by_the_same_words(project: Project) -> None:
 
 def test_the_bootstrap_draws_prompts_not_rows(project: Project) -> None:
     many = [f"x {number}" for number in range(2, 12)]
-    fill(project, {"always won": {"base": ["1"] * 10, TUNED: many}, "always lost": {"base": many, TUNED: ["1"] * 10}})
+    won, lost = {"base": ["1"] * 10, TUNED: many}, {"base": many, TUNED: ["1"] * 10}
+    fill(project, {f"p {number}": won if number % 2 else lost for number in range(20)})
     win = read(evaluate(project))["opponents"][0]["win_rate"]
-    assert win == {"value": 0.5, "low": 0.0, "high": 1.0, "n": 2}  # twenty rows would have given about 0.28 to 0.72
+    assert (win["value"], win["n"]) == (0.5, 20)
+    assert win["low"] < 0.35 < 0.65 < win["high"], "of 200 rows it would be 0.43 to 0.57"
+
+
+@pytest.mark.parametrize(("prompts", "verdict"), [(2, "can't tell"), (3, "can't tell"), (4, "preferred")])
+def test_a_few_wins_of_as_many_prove_little(project: Project, prompts: int, verdict: str) -> None:
+    """A bootstrap of nothing but wins has no width: of a handful of prompts the interval is Wilson's, which of three of three goes down to 44 %."""
+    fill(project, {f"p {number}": {"base": ["no 1"], TUNED: ["yes 2"]} for number in range(prompts)})
+    artifact = evaluate(project)
+    assert artifact.facts["verdict"] == verdict
+    assert artifact.facts["win_rate"]["low"] == pytest.approx(prompts / (prompts + 1.959964**2), abs=1e-6)
+    assert "few prompts" in artifact.facts["warnings"]
 
 
 def test_a_clear_win_and_a_clear_loss(project: Project) -> None:
@@ -154,7 +166,7 @@ def test_one_prompt_and_empty_answers_stay_finite(project: Project) -> None:
     fill(project, {"only": {"base": ["1"], TUNED: ["2"]}})
     artifact = evaluate(project)
     assert artifact.facts["verdict"] == "can't tell"
-    assert artifact.facts["win_rate"] == {"value": 1.0, "low": None, "high": None, "n": 1}
+    assert artifact.facts["win_rate"] == {"value": 1.0, "low": pytest.approx(0.206549), "high": 1.0, "n": 1}
     json.dumps(artifact.manifest, allow_nan=False)
 
 
@@ -198,7 +210,7 @@ def _never(prompt: str, sample: Sample) -> float:
 def test_two_opponents(project: Project) -> None:
     four_ends(project)
     artifact = evaluate(project, against=["base", TUNED])
-    assert artifact.facts["against"][TUNED]["win_rate"] == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 4}  # against itself
+    assert artifact.facts["against"][TUNED]["win_rate"] == {"value": 0.5, "low": pytest.approx(0.150039), "high": pytest.approx(0.849961), "n": 4}  # against itself
     assert artifact.parents == [TUNED]
 
 

@@ -33,11 +33,12 @@ def reward_train(
     seed: Seed = None, project: Where = HERE, set_: Set = None, force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
     """Fit a reward model to people's preferences."""
+    from truing.artifacts import load_artifact
     from truing.rounds import train_reward_model
 
     with newest_turn(project, set_, json, force, seed) as turn:
         if dataset is not None:
-            turn.note(dataset=dataset)
+            turn.note(dataset=load_artifact(turn.project.artifacts, dataset, "dataset").id)
         model = train_reward_model(turn)
         accuracy, measured = model.facts["accuracy"], model.facts["n_held_out"]
         right = f"held-out accuracy {between(accuracy)} on {accuracy['n']} pairs" if measured else "no held-out pair takes a side, so that it has no accuracy"

@@ -50,12 +50,14 @@ def _tune(
     from truing.rounds import tune_policy
 
     overrides = [*(set_ or []), *(["tune.watch=true"] if watch else [])]
-    with newest_turn(project, overrides, json, force) as turn:
+    swept = bool(sweep) or trials is not None
+    named = [f"tune.algorithm={algorithm}"] if algorithm is not None and not swept else []
+    with newest_turn(project, [*overrides, *named], json, force) as turn:
         show_views(view)
-        if sweep or trials is not None:
+        if swept:
             result(_swept(turn, algorithm, sweep or [], trials, overrides))
             return
-        policy = tune_policy(turn, algorithm)
+        policy = tune_policy(turn)
         facts = policy.facts
         if not facts["updates"]:
             came_to = "as it began"
@@ -120,7 +122,7 @@ def round_status(project: Where = HERE, set_: Set = None, json: Json = False) ->
         if not rounds:
             say("no round has been started", then="truing round run")
         for row in rounds:
-            state = "sealed" if row.sealed_at else f"made so far: {', '.join(row.made) or 'nothing'}"
+            state = "sealed" if row.sealed_at else f"made so far: {', '.join(stage for stage in row.made if stage != 'typed') or 'nothing'}"
             say(f"round {row.number} (seed {row.seed}): {state}")
         result({"rounds": [{"number": row.number, "seed": row.seed, "sealed": row.sealed_at is not None, "made": row.made} for row in rounds]})
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.evaluation import metrics
-from truing.evaluation.verdict import DIGITS, decide, number, sentence
+from truing.evaluation.verdict import DIGITS, FEW_PROMPTS, decide, number, sentence
 from truing.stats import Interval, bootstrap_mean, wilson
 from truing.store.ids import seed_from
 from truing.store.tables import Prompt, Sample
@@ -127,7 +127,8 @@ def compare(spread: Spread, other: str, name: str, matches: Sequence[Match], *, 
     """
     prompts = [match.prompt.id for match in matches]
     ends = [match.outcome for match in matches]
-    win_rate = spread.mean(ends, prompts)
+    # Two wins of two would have a bootstrap interval from 100 % to 100 %.
+    win_rate = spread.mean(ends, prompts) if len(set(prompts)) >= FEW_PROMPTS else spread.share(ends, prompts)
     ours = {(match.prompt.id, match.ours.sample.position): match.ours for match in matches}
     theirs = {(match.prompt.id, match.theirs.sample.position): match.theirs for match in matches}
     drawn = random.Random(seed_from("side by side", spread.seed, other)).sample(matches, min(shown, len(matches)))

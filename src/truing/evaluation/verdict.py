@@ -9,7 +9,7 @@ from truing.pages.words import whole_percent
 from truing.stats import Interval
 
 BASE = "base"
-FEW_PROMPTS = 20  # below this a percentile bootstrap is somewhat too narrow (see truing.stats.bootstrap_mean)
+FEW_PROMPTS = 20  # below this a percentile bootstrap is too narrow (see truing.stats.bootstrap_mean): a win rate's interval is Wilson's then
 DIGITS = 6  # of a recorded number: finer than any interval, coarser than the noise of a CPU's last bits
 
 Number = Mapping[str, Any]  # {"value", "low", "high", "n"}; a bound the data cannot define is None
@@ -111,7 +111,10 @@ def _against(opponent: Mapping[str, Any], limits: Limits) -> list[dict[str, str]
             _warning("reward hacking" if fell else "perhaps reward hacking", sign, "stop the tuning earlier, raise β, or ask people about such answers")
         )
     if _above(win, 0.5) and opponent["equal_length"] is not None and not _above(opponent["equal_length"], 0.5):
-        sign = f"at equal length the win rate against {rival} would be {whole_percent(opponent['equal_length']['value'])}, which covers 50 %"
+        equal = opponent["equal_length"]
+        loses = equal["high"] is not None and equal["high"] < 0.5
+        how = "a loss" if loses else "and its interval covers 50 %"
+        sign = f"at equal length the win rate against {rival} would be {whole_percent(equal['value'])}, {how}"
         found.append(_warning("a matter of length", sign, "part of the win is the answers' length; make sure that people want that length"))
     ratio = opponent["length_ratio"]
     if ratio is not None and ratio < limits.length_ratio:
@@ -122,7 +125,7 @@ def _against(opponent: Mapping[str, Any], limits: Limits) -> list[dict[str, str]
         sign = f"answers are longer than {rival}'s and fewer end by themselves ({100 * eos['value']:+.0f} points)"
         found.append(_warning("length run-away", sign, "penalise truncated answers, or control the reward for length"))
     if win["n"] < FEW_PROMPTS:
-        found.append(_warning("few prompts", f"{win['n']} held-out prompts", "the interval is too narrow for so few; evaluate on more"))
+        found.append(_warning("few prompts", f"{win['n']} held-out prompts", "other measures' intervals are too narrow for so few; evaluate on more"))
     return found
 
 

@@ -55,6 +55,8 @@ def tune_settings(project: Project, algorithm: str | None = None, changes: Mappi
             _say_once(f"{name} leaves out what [tune] in truing.toml says for {before} alone: {', '.join(others)}")
         raw = {key: value for key, value in raw.items() if key not in others}
     kind: type[TuneSettings] = ALGORITHMS[name].Settings
+    if "watch" in raw and "watch" not in kind.model_fields:
+        raise SettingError(f"{name} draws no answers: there is nothing to watch", fix="leave --watch (tune.watch) out")
     return build(kind, "tune", raw)
 
 

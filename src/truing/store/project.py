@@ -52,6 +52,11 @@ class Project:
         """What `--set` says of a section."""
         return self._typed.get(section, {})
 
+    def go_by(self, typed: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take up what `--set` said another time; what it says now counts more."""
+        self._typed = {section: {**typed.get(section, {}), **self._typed.get(section, {})} for section in {**typed, **self._typed}}
+        self._tables = {section: {**self._written.get(section, {}), **self._typed.get(section, {})} for section in {**self._written, **self._typed}}
+
     def settings_file(self) -> Path:
         """Where the settings stand."""
         return self.root / SETTINGS_FILE
@@ -67,6 +72,8 @@ def create_project(root: Path, *, settings: str | None = None) -> Path:
     Raises:
         UserError: a project is there already.
     """
+    if root.exists() and not root.is_dir():
+        raise UserError(f"{root} is a file", fix="name a folder, which is made if there is none")
     if (root / SETTINGS_FILE).exists():
         raise UserError(f"{root} is a project already", fix="choose another folder, or work in this one")
     root.mkdir(parents=True, exist_ok=True)
