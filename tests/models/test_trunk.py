@@ -238,7 +238,7 @@ def test_equal_weights_make_equal_files(tiny_model: Path, tmp_path: Path) -> Non
             assert (tmp_path / copy / name).read_bytes() == (tmp_path / "one" / name).read_bytes(), name
 
 
-def test_a_fingerprint_speaks_for_the_base_weights_alone(tiny_model: Path) -> None:
+def test_a_fingerprint_speaks_for_the_base_and_how_it_reads(tiny_model: Path) -> None:
     def fresh(dtype: str = "fp32") -> Trunk:
         return open_trunk(ModelSettings.model_validate({"name": str(tiny_model), "dtype": dtype}))
 
@@ -251,6 +251,13 @@ def test_a_fingerprint_speaks_for_the_base_weights_alone(tiny_model: Path) -> No
         next(changed.model.parameters())[0, 0] += 1
     assert changed.fingerprint != known
     assert fresh("bf16").fingerprint != known
+    other_template, other_tokens, other_end, used = fresh(), fresh(), fresh(), fresh()
+    other_template.tokenizer.chat_template += " "
+    other_tokens.tokenizer.add_tokens(["kind"])
+    other_end.eos_ids = frozenset({0})
+    assert len({known, other_template.fingerprint, other_tokens.fingerprint, other_end.fingerprint}) == 4
+    used.tokenizer(["a", "longer"], truncation=True, max_length=2)
+    assert used.fingerprint == known
 
 
 def test_a_model_without_an_end_token_is_refused(trunk: Trunk) -> None:

@@ -1,6 +1,7 @@
 """One frozen base, many roles: LoRA adapters by name and the base itself, which is the reference, with all of them off."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -68,8 +69,9 @@ class Trunk(Adapted):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of these very weights and their type, for caches and manifests."""
-        digest = hashlib.sha256(str(self.dtype).encode())
+        """A short hash of these very weights, their type, and how text becomes tokens and ends, for caches and manifests."""
+        digest = hashlib.sha256(f"{self.dtype} {sorted(self.eos_ids)} {self.tokenizer.chat_template}".encode())
+        digest.update(_tokens_of(self.tokenizer).encode())
         with self.using(None):
             for key, value in self._named():
                 if "lora_" not in key:
@@ -238,6 +240,15 @@ def _check_logits(trunk: Trunk) -> None:
     ours = trunk.logits(trunk.hidden(batch))
     if (own - ours).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use
         raise UserError(f"{trunk.name} changes its logits after the output matrix, which Truing doesn't follow", fix="take a model of another family")
+
+
+def _tokens_of(tokenizer: Any) -> str:
+    """What a tokenizer does, as text, from where it is said after how it pads and cuts, which is its caller's."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    text = str(backend.to_str())
+    return text[text.index('"added_tokens"') :]
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

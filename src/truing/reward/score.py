@@ -225,7 +225,7 @@ def _open_trained(artifact: Artifact, trunk: Trunk, by: By) -> RewardModel:
     facts, own_id = artifact.facts, artifact.id
     if facts["fingerprint"] != trunk.fingerprint:
         raise UserError(
-            f"{own_id} was trained on {facts['model']}; the project's model is {trunk.name} with other weights or another dtype",
+            f"{own_id} was trained on {facts['model']}; the project's model is {trunk.name} with other weights, another tokenizer or another dtype",
             fix=f"set model.name={facts['model']} (and model.dtype as it was), or train again with `truing reward train`",
         )
     spec = FeatureSpec(tuple((how, layer) for how, layer in facts["readings"]), facts["max_tokens"])
