@@ -273,6 +273,31 @@ def test_edits_repeats_and_checks_of_the_store(project: Project) -> None:
     assert row["question_id"] == "edit/ann-edit"
 
 
+def test_an_imported_edit_is_preferred_to_the_original(project: Project, tmp_path: Path) -> None:
+    """Its words are a sample by whoever wrote them, as if they had edited in the studio; a project that imported them without gets them from the file again."""
+    file = tmp_path / "edits.jsonl"
+    rows = [{"prompt": f"{n}?", "response": f"first {n}", "edit": f"better {n}", "annotator": "w"} for n in range(3)]
+    rows += [{"prompt": "3?", "response": "first 3", "edit": "first 3", "annotator": "w"}, rows[0]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = import_judgements(project, file, "table")
+    assert (report.added, report.duplicates, report.samples, report.questions) == (4, 1, 7, 4)
+    quality = {"annotators": [{"id": annotator, "trust": 1.0} for annotator in authors(project)]}
+    pairs = pairs_of(build_preferences(project, EXACT, quality, round_ids=None, seed=1))
+    assert sorted((row["a"]["text"], row["b"]["text"], row["strength"]) for row in pairs) == [(f"better {n}", f"first {n}", 1) for n in range(3)]
+    with project.database.write() as session:
+        made = list(session.scalars(select(Sample).where(Sample.batch == "edits:import:edits.jsonl")))
+        assert {sample.author for sample in made} == set(authors(project))
+        session.delete(made[0])
+    again = import_judgements(project, file, "table")
+    assert (again.added, again.duplicates, again.samples) == (0, 5, 1)
+    assert import_judgements(project, file, "table").samples == 0
+
+
+def authors(project: Project) -> list[str]:
+    with project.database.read() as session:
+        return list(session.scalars(select(Annotator.id)))
+
+
 def judged(project: Project, *, bob: bool = True, backwards: bool = False) -> list[str]:
     """Six questions of round 1 and a check; Ann answers all, Bob the first two. Gives the ids of the plain ones, in order of id.
 

@@ -1,4 +1,4 @@
-"""Records into the store: each becomes a prompt, samples, a question and a judgement, unless the store has them.
+"""Records into the store: each becomes a prompt, samples, a question and a judgement, unless the store has them; an edit becomes one more sample, its words.
 
 Which response is A is drawn from the content, the same whatever was answered. Names of models become policies `import:<name>`, names of workers become
 pseudonyms, names of judge models stay. Everything happens in one transaction, a few thousand rows at a time.
@@ -19,6 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from truing.errors import BadRow, UserError
 from truing.feedback.answers import gold_of
+from truing.feedback.assignment import edit_sample_id
 from truing.feedback.formats.record import Numbered, Record, Response
 from truing.store.bulk import Inserts
 from truing.store.clock import now
@@ -37,6 +38,7 @@ REFUSED_KEPT = 1000  # of more, the number alone is kept
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # the file doesn't tell; the same file must give the same rows
 LONGEST_NAME = 60  # sample.batch and policy.id hold 80 characters
 IMPORT = "import:"
+EDITS = "edits:"  # how the batches of edits begin (assignment.py)
 JUDGE = "judge:"
 NAME_DIGITS = 16  # 64 bits: among a million workers two meet by chance once in thirty million projects
 REMEMBERED = 20_000  # samples whose ids are kept at hand
@@ -368,16 +370,31 @@ class _Intake:
         """
         rows: dict[str, tuple[Any, ...]] = {}
         skips: set[str] = set()
+        edits: dict[str, tuple[_Line, str]] = {}  # the sample that an edit makes → its line and its annotator
         for line, question in zip(lines, questions, strict=True):
             key, row = self._judgement(line, question)
             if rows.setdefault(key, row) is row and "skip" in line.record.answer:
                 skips.add(key)
+            if "text" in line.record.answer:
+                edits.setdefault(edit_sample_id(row[0]), (line, row[2]))
+        self._keep_edits(edits)
         there = self._known(Judgement.idempotency_key, {key for key, row in rows.items() if row[1] in known}) if known else set()
         people: dict[str, set[str]] = {}
         for key, row in rows.items():
             if key not in there and key not in skips:
                 people.setdefault(row[1], set()).add(row[2])
         return [row for key, row in rows.items() if key not in there], people
+
+    def _keep_edits(self, edits: dict[str, tuple[_Line, str]]) -> None:
+        """Add the versions that people wrote, as samples by them, unless the store has them: an edit in a file makes what one in the studio makes."""
+        there = self._known(Sample.id, set(edits))
+        rows = [
+            (sample, line.place.prompt_id, None, annotator, f"{EDITS}{self._batch}", 0, line.record.answer["text"], True,
+             line.record.submitted_at or self._moment)
+            for sample, (line, annotator) in edits.items() if sample not in there
+        ]  # fmt: skip
+        self._samples += len(rows)
+        self._add_samples.write(rows)
 
     def _judgement(self, line: _Line, question: str) -> tuple[str, tuple[Any, ...]]:
         """(idempotency key, row) of a line."""
