@@ -8,11 +8,14 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from sqlalchemy import select
 
+from stored import NOON, judgement
 from truing.errors import UserError
 from truing.feedback.chosen import Chosen, FileRead, read_chosen
 from truing.feedback.exchange import export_judgements, import_judgements
 from truing.store.project import Project
+from truing.store.tables import Judgement, Question, QuestionSample
 
 ASKED = [{"role": "user", "content": "Name a bird."}]
 RIGHT = Chosen(ASKED, "A wren.", ("A bus.",), "file")
@@ -169,6 +172,29 @@ def test_what_truing_exports_is_read_as_it_was_imported(format: str, project: Pr
     found = read_chosen(path)
     assert found.format == format
     assert sorted((one.turns[0]["content"], one.chosen, *one.rejected) for one in found.chosen) == [(f"Which {i}?", f"good {i}", f"bad {i}") for i in range(5)]
+
+
+def test_what_was_asked_again_in_a_log_counts_once(project: Project, tmp_path: Path) -> None:
+    """One annotator who is asked everything twice: each question is one preference, in the log as in what was exported for training."""
+    rows = [{"prompt": f"Which {n}?", "response_a": "x", "response_b": "y", "choice": "a", "annotator": "ann"} for n in range(3)]
+    import_judgements(project, lines(tmp_path, *rows), "table")
+    with project.database.write() as session:
+        for first in session.scalars(select(Judgement)).all():
+            question = session.get_one(Question, first.question_id)
+            again = Question(
+                id=f"{question.position} again", kind="pair", prompt_id=question.prompt_id, repeat_of=question.id, only_for=first.annotator_id, overlap=1,
+                position=question.position, facts={}, created_at=NOON,
+            )  # fmt: skip
+            session.add(again)
+            session.flush()
+            for place in session.scalars(select(QuestionSample).where(QuestionSample.question_id == question.id)).all():
+                session.add(QuestionSample(question_id=again.id, position=place.position, sample_id=place.sample_id))
+            session.add(judgement(again.id, f"{again.id}", annotator_id=first.annotator_id, answer=first.answer))
+    export_judgements(project, "native", tmp_path / "log.jsonl")
+    found = read_chosen(tmp_path / "log.jsonl")
+    assert (len(found.chosen), found.left_out) == (3, {"asked again": 3})
+    assert export_judgements(project, "trl", tmp_path / "out.jsonl") == (3, {"asked again": 3})
+    assert len(read_chosen(tmp_path / "out.jsonl").chosen) == 3
 
 
 def test_a_changed_mind_in_a_log_counts_once(project: Project, tmp_path: Path) -> None:

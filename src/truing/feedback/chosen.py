@@ -1,8 +1,8 @@
 """What a file of judgements prefers: chosen and rejected responses, in every format that can be imported, for who wants to measure and not to import.
 
 Beside those formats: sets with a `subset` in each row, with several `rejected` to one `chosen` (RewardBench 2), and in parquet. A ranking gives each two of
-its responses, ratings and thumbs each two responses to a prompt that one annotator judged, an edit its text over the original. Ties, skips and whatever
-has nothing beside it to be compared with are counted by name.
+its responses, ratings and thumbs each two responses to a prompt that one annotator judged, an edit its text over the original. Ties, skips, what
+was asked again and whatever has nothing beside it to be compared with are counted by name.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from truing.errors import BadRow, UserError
 from truing.feedback.exchange import FORMATS
+from truing.feedback.exports import AGAIN
 from truing.feedback.formats import RECORD_FORMATS
 from truing.feedback.formats.pairs import read_trl, record_of
 from truing.feedback.formats.record import MODERATE, Format, Numbered, Record, Response, checked
@@ -37,6 +38,12 @@ class Chosen(NamedTuple):
     rejected: tuple[str, ...]
     subset: str
     strength: float = MODERATE  # 1 slightly to 3 clearly; 2 where the file doesn't say
+
+
+class LeftOut(NamedTuple):
+    """A judgement that says nothing of its own."""
+
+    why: str
 
 
 class FileRead(NamedTuple):
@@ -70,6 +77,8 @@ def read_chosen(path: Path, format: str = AUTO) -> FileRead:
             intake.refuse(item)
         elif isinstance(item, Numbered):
             intake.take(item)
+        elif isinstance(item, LeftOut):
+            intake.leave_out(item)
         else:
             intake.chosen.append(item)
     return intake.ended(source.path.name, name)
@@ -89,7 +98,7 @@ def _guess(source: SubsetSource) -> str:
     return found
 
 
-def _items(source: SubsetSource, format: str) -> Iterator[Numbered | BadRow | Chosen]:
+def _items(source: SubsetSource, format: str) -> Iterator[Numbered | BadRow | Chosen | LeftOut]:
     if format == NATIVE:
         return _of_log(source.path)
     return _of_pairs(source) if format == PAIRS else RECORD_FORMATS[format].read(source)
@@ -170,6 +179,10 @@ class _Intake:
         else:
             self._more_refused += 1
 
+    def leave_out(self, item: LeftOut) -> None:
+        """Count what says nothing."""
+        self._left_out[item.why] += 1
+
     def take(self, item: Numbered) -> None:
         """Note what a record prefers."""
         line, record = item
@@ -247,8 +260,8 @@ def _points(one: Record, other: Record) -> float | None:
 # ---- Truing's own log ----
 
 
-def _of_log(path: Path) -> Iterator[Numbered]:
-    """The judgements of a log that still stand, as records.
+def _of_log(path: Path) -> Iterator[Numbered | LeftOut]:
+    """The judgements of a log that still stand, as records; those to questions asked again are left out.
 
     Raises:
         BadRow: a line isn't one of a log: half a log is none.
@@ -271,6 +284,9 @@ def _of_log(path: Path) -> Iterator[Numbered]:
                 standing[value["id"]] = row
     for row in standing.values():
         question = questions[row.value["question_id"]]
+        if question["repeat_of"] is not None:
+            yield LeftOut(AGAIN)
+            continue
         responses = tuple(Response(texts[sample]) for sample in question["samples"])
         yield Numbered(row.line, Record(Kind(question["kind"]), prompts[question["prompt_id"]], responses, row.value["answer"], row.value["annotator_id"],
                                         gold=question["gold"]))  # fmt: skip

@@ -1,6 +1,7 @@
 """Records out of the store, in the order of the questions: a pure function of the log.
 
-A superseded answer is left out and counted. Names go out as the store has them: of a worker, an annotator's id; of a judge model, its name.
+A superseded answer is left out and counted, and so is one to a question that was asked again, to see whether somebody agrees with themselves: it says nothing
+new. Names go out as the store has them: of a worker, an annotator's id; of a judge model, its name.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from truing.store.judgements import batches
 from truing.store.tables import Annotator, AnnotatorKind, Judgement, Kind, Policy, Prompt, Question, QuestionSample, Sample
 
 CHUNK = 500  # questions
+AGAIN = "asked again"
 REMEMBERED = 50_000  # annotators who are kept at hand
 
 
@@ -26,6 +28,7 @@ class Stored(NamedTuple):
     prompt: str
     question: str
     superseded: bool
+    again: bool  # its question was asked again
     record: Record
 
 
@@ -45,7 +48,7 @@ def rows_of(session: Session, form: Format, dropped: Counter[str]) -> Generator[
 
 
 def _kept(form: Format, stored: Stored, dropped: Counter[str]) -> bool:
-    reason = "superseded" if stored.superseded else form.why_not(stored.record)
+    reason = "superseded" if stored.superseded else AGAIN if stored.again else form.why_not(stored.record)
     if reason is not None:
         dropped[reason] += 1
     return reason is None
@@ -55,7 +58,7 @@ def records(session: Session, *, by_prompt: bool = False) -> Iterator[Stored]:
     """Every judgement, in the order of the questions (or of the prompts), then of time."""
     order = [Prompt.position, Prompt.id] if by_prompt else []
     query = (
-        select(Question.id, Question.kind, Question.gold, Question.facts, Question.prompt_id, Prompt.turns)
+        select(Question.id, Question.kind, Question.gold, Question.facts, Question.repeat_of, Question.prompt_id, Prompt.turns)
         .join(Prompt, Prompt.id == Question.prompt_id)
         .order_by(*order, Question.position, Question.id)
     )
@@ -85,7 +88,7 @@ def _records_of(session: Session, questions: Sequence[Any], people: dict[str, _W
     for row in rows:
         judgements.setdefault(row[1], []).append(row)
     _meet(session, people, {row[2] for row in rows})
-    for question, kind, gold, facts, prompt, turns in questions:
+    for question, kind, gold, facts, repeat_of, prompt, turns in questions:
         mine = judgements.get(question, [])
         superseded = {row[3] for row in mine}
         asked, right = Kind(kind), _gold(gold)
@@ -100,7 +103,7 @@ def _records_of(session: Session, questions: Sequence[Any], people: dict[str, _W
                 active_ms=active_ms if told or active_ms else None, gold=right,
             )  # fmt: skip
             nameless += who.name is None
-            yield Stored(prompt, question, key in superseded, record)
+            yield Stored(prompt, question, key in superseded, repeat_of is not None, record)
 
 
 def _meet(session: Session, people: dict[str, _Who], ids: set[str]) -> None:
