@@ -1,8 +1,10 @@
 """Disputes: how large they are, whose votes are the same, and what the log says of them."""
 
+import json
 import math
 import random
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from asked import add_people, add_samples
 from stored import NOON, judgement
 from truing.feedback.assignment import submit
 from truing.feedback.disputes import Said, bits, disagreement, lend_disputed, measure_disputes, settled_by, summary, vote_of
+from truing.feedback.exchange import import_judgements
 from truing.feedback.sets import Rules, create_set
 from truing.store.project import Project
 from truing.store.tables import Assignment, Judgement, Question
@@ -134,6 +137,17 @@ def test_the_log_is_read_as_it_stands(asked: Project) -> None:
     assert found["disputes"] == [{"question": first, "bits": 2.0, "votes": {"A": 1, "B": 1}}]
     assert (found["side"]["value"], found["side"]["n"]) == (1.0, 2)  # B stood on Ann's left, A on Ben's
     assert found["self"]["n"] == 0
+
+
+def test_an_order_that_nobody_knows_has_no_sides(asked: Project, tmp_path: Path) -> None:
+    file = tmp_path / "file.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n}?", "chosen": "Yes.", "rejected": "No."}) + "\n" for n in range(40)))
+    import_judgements(asked, file, "trl")
+    assert measure_disputes(asked)["side"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
+    with asked.database.write() as session:
+        session.add(judgement(questions(asked)[0], "k1", answer={"strength": 2}, order_shown=[0, 1]))
+    found = measure_disputes(asked)
+    assert (found["judgements"], found["side"]["value"], found["side"]["n"]) == (41, 1.0, 1)
 
 
 def test_who_is_asked_again_and_says_the_same(asked: Project) -> None:

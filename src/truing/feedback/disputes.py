@@ -28,6 +28,7 @@ DISPUTES_KEPT, PROMPTS_KEPT = 300, 60
 CHUNK = 5000  # rows of the log read at a time
 EDGES = tuple(range(0, 64, 4))  # seconds; bins of the time that answers took
 RESAMPLES = 300
+COUNTED = 2  # a number for what is counted and how: raised with every change, or a run from before it would answer
 
 
 class Said(NamedTuple):
@@ -39,7 +40,7 @@ class Said(NamedTuple):
     set_id: str
     kind: str
     vote: str | None  # what it says, in a word; None for a skip
-    left: bool | None  # whether a pair's judgement prefers the response on the left; None without a side
+    left: bool | None  # whether a pair's judgement prefers the response on the left; None without a side, and where nobody knows the order
     seconds: float
 
 
@@ -80,7 +81,7 @@ def measure_disputes(project: Project, *, round_id: int | None = None) -> dict[s
     with project.database.read() as session:
         n, newest = session.execute(select(func.count(), func.max(Judgement.id)).select_from(Judgement)).one()
         asked = session.scalar(select(func.count()).where(Question.gold.is_(None))) or 0
-    with stage_run(project, "disputes", {"judgements": n, "newest": newest, "asked": asked}, round_id=round_id) as run:
+    with stage_run(project, "disputes", {"judgements": n, "newest": newest, "asked": asked, "counted": COUNTED}, round_id=round_id) as run:
         if not run.answered:
             with project.database.read() as session:
                 said = list(_read(session, run, n))
@@ -180,7 +181,7 @@ def _plain(interval: Interval) -> dict[str, Any]:
 def _read(session: Session, run: StageRun, total: int) -> Iterator[Said]:
     """The standing judgements of plain questions; of several of one person to one question the last."""
     newer = aliased(Judgement)
-    asked = (Question.prompt_id, Question.set_id, Question.kind)
+    asked = (Question.prompt_id, Question.set_id, Question.kind, Question.facts)
     columns = (Judgement.question_id, Judgement.annotator_id, *asked, Judgement.answer, Judgement.order_shown, Judgement.active_ms)
     query = (
         select(*columns)
@@ -190,11 +191,12 @@ def _read(session: Session, run: StageRun, total: int) -> Iterator[Said]:
         .execution_options(yield_per=CHUNK)
     )  # fmt: skip
     last: dict[tuple[str, str], Said] = {}
-    for number, (question, annotator, prompt, set_id, kind, answer, order, active_ms) in enumerate(session.execute(query)):
+    for number, (question, annotator, prompt, set_id, kind, facts, answer, order, active_ms) in enumerate(session.execute(query)):
         if number % CHUNK == 0:
             run.progress(done=number, total=total)
         vote = vote_of(kind, answer)
-        left = (vote == "A") == (order[0] == 0) if vote in ("A", "B") and kind == Kind.PAIR else None
+        sided = kind == Kind.PAIR and vote in ("A", "B") and facts.get("order_shown") != "unknown"
+        left = (vote == "A") == (order[0] == 0) if sided else None
         last[question, annotator] = Said(question, annotator, prompt, set_id or "", kind, vote, left, active_ms / 1000)
     yield from last.values()
 
