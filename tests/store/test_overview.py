@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import func, select
 
 from asked import add_people, add_samples
-from stored import NOON, judgement
+from stored import NOON, judgement, prompt
 from truing.feedback.assignment import claim
 from truing.feedback.sets import Rules, create_set
 from truing.store.overview import browse, loop
 from truing.store.overview.people import people
 from truing.store.project import Project
-from truing.store.tables import Judgement, Question, Run, RunState
+from truing.store.tables import Judgement, Prompt, Question, Run, RunState
 
 
 @pytest.fixture
@@ -90,6 +90,23 @@ def test_pages_of_the_log_follow_each_other(asked: Project) -> None:
                 break
             before = page.next
     assert seen == "6543210"
+
+
+def test_prompts_that_share_a_position_are_all_listed(asked: Project) -> None:
+    """A log from another project brings prompts whose positions are taken."""
+    with asked.database.write() as session:
+        session.add_all(prompt(f"From elsewhere {number}?", position=number // 2) for number in range(16))
+    with asked.database.read() as session:
+        seen: list[str] = []
+        after = ""
+        while True:
+            page = browse.prompts_page(session, after=after, size=5)  # three share each position
+            seen += [row.id for row in page.rows]
+            if page.next is None:
+                break
+            after = page.next
+        assert seen == list(session.scalars(select(Prompt.id).order_by(Prompt.position, Prompt.id)))
+    assert len(seen) == 24
 
 
 def test_a_question_keeps_its_history(asked: Project) -> None:

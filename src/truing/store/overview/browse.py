@@ -69,10 +69,11 @@ def prompts_page(session: Session, *, words: str = "", split: str = "", source: 
         query = query.where(Prompt.split == split)
     if source:
         query = query.where(Prompt.source == source)
-    if after.isdecimal():
-        query = query.where(Prompt.position > int(after))
+    place, _, last = after.partition(".")  # a log from elsewhere brings positions that are taken
+    if place.isdecimal() and last:
+        query = query.where((Prompt.position > int(place)) | ((Prompt.position == int(place)) & (Prompt.id > last)))
     found = session.scalars(query.limit(size + 1)).all()
-    page = _page(found, lambda row: row.position, size)
+    page = _page(found, lambda row: f"{row.position}.{row.id}", size)
     samples, asked = _of_prompts(session, [row.id for row in page.rows])
     return Page([_prompt_row(row, samples.get(row.id, 0), *asked.get(row.id, (0, 0))) for row in page.rows], page.next)
 
