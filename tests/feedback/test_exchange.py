@@ -3,8 +3,10 @@
 import gzip
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from stored import NOON, add_question, judgement, new_database
 from truing.errors import BadRow, UserError
-from truing.feedback.exchange import export_judgements, import_judgements
+from truing.feedback.app_users import Told, known_user, thumb
+from truing.feedback.exchange import WRITABLE, export_judgements, import_judgements
 from truing.feedback.formats.pairs import Pair, read_hh, read_trl, write_hh, write_trl
 from truing.store.conversations import turns_of
 from truing.store.database import Database
@@ -395,6 +398,21 @@ def many_answers(database: Database) -> None:
         session.add(judgement(thumbs, "thumbs", answer={"up": True}, extra=True))
 
 
+def ask_again(database: Database) -> None:
+    """Ann is asked a question that she answered once more, and says otherwise."""
+    with database.write() as session:
+        first = session.scalars(select(Judgement).where(Judgement.id == "j0")).one()
+        question = session.get_one(Question, first.question_id)
+        again = Question(
+            id="again", kind="pair", prompt_id=question.prompt_id, repeat_of=question.id, only_for="ann", overlap=1, position=0, facts={}, created_at=NOON
+        )  # fmt: skip
+        session.add(again)
+        session.flush()
+        places = session.scalars(select(QuestionSample).where(QuestionSample.question_id == question.id)).all()
+        session.add_all(QuestionSample(question_id="again", position=place.position, sample_id=place.sample_id) for place in places)
+        session.add(judgement("again", "j0-again", answer={"strength": 2}, submitted_at=NOON + timedelta(hours=1)))
+
+
 def test_what_is_no_preference_is_dropped_and_counted(project: Project, tmp_path: Path) -> None:
     many_answers(project.database)
     report = export_judgements(project, "trl", tmp_path / "out.jsonl")
@@ -402,6 +420,23 @@ def test_what_is_no_preference_is_dropped_and_counted(project: Project, tmp_path
     assert report.written == 2
     found = {row["prompt"][0]["content"]: (row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows_of(tmp_path / "out.jsonl")}
     assert found == {"Question 0": ("answer 1", "answer 0"), "Changed": ("answer 0", "answer 1")}
+
+
+@pytest.mark.parametrize("format", [name for name in WRITABLE if name != "native"])
+def test_what_was_asked_again_is_left_out_and_counted(project: Project, tmp_path: Path, format: str) -> None:
+    many_answers(project.database)
+    before = export_judgements(project, format, tmp_path / "before")
+    ask_again(project.database)
+    report = export_judgements(project, format, tmp_path / "after")
+    assert report == (before.written, before.dropped | {"asked again": 1})
+    assert (tmp_path / "after").read_bytes() == (tmp_path / "before").read_bytes()
+
+
+def test_the_log_keeps_what_was_asked_again(project: Project, tmp_path: Path) -> None:
+    many_answers(project.database)
+    ask_again(project.database)
+    assert export_judgements(project, "native", tmp_path / "log.jsonl") == (9, {})
+    assert "j0-again" in {row["id"] for row in rows_of(tmp_path / "log.jsonl") if row["event"] == "judgement"}
 
 
 def test_an_export_that_fails_leaves_the_old_file(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -418,6 +453,62 @@ def test_an_export_that_fails_leaves_the_old_file(project: Project, tmp_path: Pa
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
     with pytest.raises(UserError, match="can't be written"):
         export_judgements(project, "trl", tmp_path / "nowhere" / "out.jsonl")
+
+
+# ---- at the same time as others ----
+
+
+@pytest.mark.parametrize("met", [False, True], ids=["new user", "known user"])
+@pytest.mark.parametrize("format", ["trl", "native"])
+def test_an_import_and_an_answer_from_an_app_wait_for_no_more_than_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, format: str, met: bool
+) -> None:
+    """While the import is on its way someone who uses an app says something: both are kept, in whatever order they ask the server for its tables."""
+    places = {}
+    for name, kind in (("source", "sqlite"), ("target", "postgresql")):
+        monkeypatch.setenv("TRUING_DATABASE", new_database(kind, tmp_path))
+        places[name] = open_project(create_project(tmp_path / name, settings=""))
+    file = write("file.jsonl", {"prompt": "New?", "chosen": "Yes.", "rejected": "No."})
+    if format == "native":
+        import_judgements(places["source"], file, "trl")
+        say(places["source"], "someone", "elsewhere")
+        export_judgements(places["source"], "native", file)
+    target = places["target"]
+    import_judgements(target, write("first.jsonl", {"prompt": "Old?", "chosen": "Yes.", "rejected": "No."}), "trl")
+    if met:
+        say(target, "ana", "a set from before")
+    before = counts(target)["judgement"]
+    with ThreadPoolExecutor(2) as threads:
+        with target.database.engine.begin() as held:  # the import gets as far as its prompts, and the answer as far as it can, before either goes on
+            held.execute(text("LOCK TABLE prompt IN SHARE MODE"))
+            importing = threads.submit(import_judgements, target, file, format)
+            wait_for(target, 1)
+            answering = threads.submit(say, target, "ana", "thumbs")
+            wait_for(target, 2)
+        assert importing.result(60).added == (2 if format == "native" else 1)
+        answering.result(60)
+    assert counts(target)["judgement"] == before + importing.result().added + 1
+    for project in places.values():
+        project.database.close()
+
+
+def say(project: Project, user: str, set_name: str) -> None:
+    """A thumb up from somebody who uses an app, about the project's first sample."""
+    at = datetime.now(UTC)
+    with project.database.write() as session:
+        sample = session.scalars(select(Sample.id).order_by(Sample.id)).first()
+        assert sample is not None
+        thumb(session, sample, known_user(session, b"salt", user, at), Told({"up": True}, [0], f"{user} {set_name}", None, 0), set_name=set_name, at=at)
+
+
+def wait_for(project: Project, n: int) -> None:
+    """Until so many transactions wait for a table."""
+    with project.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as looking:
+        for _ in range(600):
+            if looking.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'")) == n:
+                return
+            time.sleep(0.05)
+    raise AssertionError(f"no {n} transactions wait")
 
 
 # ---- the log ----

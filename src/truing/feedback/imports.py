@@ -81,6 +81,7 @@ def import_records(project: Project, records: Iterable[Numbered | BadRow], origi
         UserError: there is no row, or none that can be used; or (strict) one that can't. Nothing is imported then.
     """
     with _settled(), project.database.write() as session:
+        hold(session, Annotator)  # before the judgements, as an app's new user does
         hold(session, Judgement)
         _make_room(session)
         intake = _Intake(project, session, origin)

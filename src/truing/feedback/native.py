@@ -147,7 +147,8 @@ def import_log(project: Project, file: Path) -> JudgementReport:
     added = dict.fromkeys(EVENTS, 0)
     duplicates = held_out = 0
     with project.database.write() as session:
-        hold(session, Judgement)
+        for table in (Annotator, QuestionSet, Judgement):  # in the order in which an answer from an app takes them
+            hold(session, table)
         for name, group in itertools.groupby(read_log(file), key=lambda line: str(line.value["event"])):
             for chunk in chunks(group, 1 if name == "round" else CHUNK):  # a round may be the parent of the next
                 fresh = _Chunk(session, file, EVENTS[name], chunk).write()

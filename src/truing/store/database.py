@@ -68,7 +68,10 @@ class Database:
 
 
 def hold(session: Session, table: type[DeclarativeBase]) -> None:
-    """Make the session's transaction the only writer of a table until it ends; reading goes on. On SQLite a write is that already."""
+    """Make the session's transaction the only writer of a table until it ends; reading goes on. On SQLite a write is that already.
+
+    Who writes to several tables takes them in this order, so that no two wait for each other: annotator, question_set, assignment, judgement.
+    """
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         connection.execute(text(f'LOCK TABLE "{table.__tablename__}" IN SHARE ROW EXCLUSIVE MODE'))
