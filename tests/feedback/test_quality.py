@@ -15,7 +15,7 @@ from stored import NOON, judgement
 from truing.feedback.assignment import claim, submit
 from truing.feedback.quality import Quality, QualitySettings, assess, measure_quality
 from truing.feedback.questions import FeedbackSettings, ask_pairs
-from truing.feedback.said import Log, Said, Who
+from truing.feedback.said import Log, Said, Vote, Who, left_of, votes_of
 from truing.feedback.simulated import CHECK_LOGPROB, CrowdSettings, Shown, Text, annotate_simulated, judge, make_crowd
 from truing.feedback.taste import features
 from truing.store.ids import seed_from
@@ -200,6 +200,41 @@ def test_agreement_by_hand() -> None:
     assert found.raw_agreement.value == pytest.approx(2 / 3)
     assert [one.agreement for one in found.annotators] == pytest.approx([2 / 3] * 2)
     assert [one.agreement_n for one in found.annotators] == [3, 3]
+
+
+def agreement_by_definition(who: str, weights: Mapping[str, float], votes: Sequence[Vote]) -> tuple[float, int]:
+    """How often they side with the trust-weighted majority of the others, which is added up anew for each of them."""
+    others: dict[str, float] = {}
+    for vote in votes:
+        if vote.annotator != who:
+            others[vote.unit] = others.get(vote.unit, 0.0) + vote.choice * weights[vote.annotator]
+    mine = [(vote.choice, others[vote.unit]) for vote in votes if vote.annotator == who and abs(others.get(vote.unit, 0.0)) > 1e-9]
+    agreed = sum(0.5 if choice == 0 else float(choice * majority > 0) for choice, majority in mine)
+    return (agreed / len(mine) if mine else math.nan), len(mine)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crowd_s_numbers_are_those_of_each_one_alone(seed: int) -> None:
+    """Pairs with ties, rankings and thumbs of a crowd of which many said little, with trusts that cancel out: equal to what each one's rows alone give."""
+    draw, rows = random.Random(seed), []
+    people = [f"p{number:02d}" for number in range(30)]
+    for question in range(60):
+        for who in draw.sample(people, draw.randint(1, 5)):
+            kind = ("pair", "pair", "ranking", "thumbs")[question % 4]
+            if kind == "pair":
+                rows.append(said(f"q{question}", who, draw.choice((A, B, TIE, 2 * A, 3 * B)), left=draw.choice(("", "A", "B")), active_s=draw.random()))
+            elif kind == "ranking":
+                rows.append(other(kind, f"q{question}", who, {"ranks": draw.choice(([1, 2, 3], [1, 1, 2], [3, 1, 2]))}, 3))
+            else:
+                rows.append(other(kind, f"q{question}", who, {"up": draw.random() < 0.5}))
+    found = measured(rows)
+    weights, votes = trust(found), [vote for row in rows for vote in votes_of(row)]
+    for one in found.annotators:
+        mine = [row for row in rows if row.annotator == one.id]
+        lefts = [left for row in mine if (left := left_of(row)) is not None]
+        assert str((one.agreement, one.agreement_n)) == str(agreement_by_definition(one.id, weights, votes))
+        assert one.n == len(mine)
+        assert one.side_bias == pytest.approx(sum(lefts) / len(lefts) if lefts else math.nan, nan_ok=True)
 
 
 def test_checks_and_repeats_stay_out_of_agreement() -> None:

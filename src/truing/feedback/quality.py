@@ -19,7 +19,7 @@ from truing.config import Settings
 from truing.feedback.answers import gold_of, is_right
 from truing.feedback.joint import Skill, fit
 from truing.feedback.joint_model import Priors
-from truing.feedback.said import Log, Said, Vote, Who, evidence_of, left_of, ratings_of, read_log, votes_of
+from truing.feedback.said import Log, Said, Vote, Who, by_annotator, evidence_of, left_of, ratings_of, read_log, votes_of
 from truing.feedback.second_opinion import second_opinion as ask_others
 from truing.stats import Interval, alpha_interval, bootstrap_mean, wilson
 from truing.store.ids import content_id
@@ -140,7 +140,8 @@ def assess(log: Log, settings: QualitySettings, *, second_opinion: bool = False)
     skills = _skills(log, settings)
     trust = {who: max(settings.least_trust, skill.trust) for who, skill in skills.items()}
     votes = [vote for row in plain for vote in votes_of(row)]
-    rows = [_annotator(who, skills[who.id], trust, said, votes, gold, settings) for who in log.people]
+    mine, cast, leaning = by_annotator(said), by_annotator(votes), _leaning(votes, trust)
+    rows = [_annotator(who, skills[who.id], trust[who.id], mine.get(who.id, []), cast.get(who.id, []), leaning, gold, settings) for who in log.people]
     alphas = _alphas(plain)
     trusted = _alphas([row for row in plain if trust[row.annotator] >= settings.trusted])
     kind = next(iter(alphas), Kind.PAIR.value)
@@ -184,18 +185,19 @@ def _alphas(plain: Sequence[Said]) -> dict[str, Interval]:
 
 
 def _annotator(
-    who: Who, skill: Skill, trust: Mapping[str, float], said: Sequence[Said], votes: Sequence[Vote], gold: Mapping[str, Any], settings: QualitySettings
-) -> AnnotatorQuality:
-    mine = [row for row in said if row.annotator == who.id]
+    who: Who, skill: Skill, trust: float, mine: Sequence[Said], cast: Sequence[Vote], leaning: Mapping[str, float], gold: Mapping[str, Any],
+    settings: QualitySettings,
+) -> AnnotatorQuality:  # fmt: skip
+    """`mine` and `cast` are this annotator's; `leaning` is everybody's, as `_leaning` has it."""
     right = [is_right(row.kind, gold[row.question], row.answer) for row in mine if row.question in gold]
     again = _again(mine)
     lefts = [left for row in mine if (left := left_of(row)) is not None]
     pairs = [row for row in mine if row.kind == Kind.PAIR]
-    agreed, n_agreed = _agreement(who.id, trust, votes)
+    agreed, n_agreed = _agreement(cast, trust, leaning)
     agreement, side = wilson(agreed, n_agreed), wilson(sum(lefts), len(lefts))
     return AnnotatorQuality(
         id=who.id, name=who.name, kind=who.kind, n=len(mine),
-        trust=trust[who.id], trust_low=max(settings.least_trust, skill.low), trust_high=max(settings.least_trust, skill.high),
+        trust=trust, trust_low=max(settings.least_trust, skill.low), trust_high=max(settings.least_trust, skill.high),
         agreement=agreement.value, agreement_low=agreement.low, agreement_high=agreement.high, agreement_n=n_agreed,
         gold_right=sum(right), gold_n=len(right), repeat_same=sum(again), repeat_n=len(again),
         side_bias=side.value, side_bias_low=side.low, side_bias_high=side.high,
@@ -211,14 +213,22 @@ def _again(mine: Sequence[Said]) -> list[bool]:
     return [is_right(row.kind, gold_of(row.kind, first.answer), row.answer) for first, row in asked]
 
 
-def _agreement(who: str, trust: Mapping[str, float], votes: Sequence[Vote]) -> tuple[float, int]:
-    """How often they side with the trust-weighted majority of the others, and on how much that has a side."""
-    others: dict[str, float] = defaultdict(float)
+def _leaning(votes: Iterable[Vote], trust: Mapping[str, float]) -> dict[str, float]:
+    """Unit → the votes on it, each times the trust in who cast it, added up."""
+    found: dict[str, float] = defaultdict(float)
     for vote in votes:
-        if vote.annotator != who:
-            others[vote.unit] += vote.choice * trust[vote.annotator]
-    mine = [(vote.choice, others[vote.unit]) for vote in votes if vote.annotator == who and abs(others.get(vote.unit, 0.0)) > 1e-9]
-    return sum(0.5 if choice == 0 else float(choice * majority > 0) for choice, majority in mine), len(mine)
+        found[vote.unit] += vote.choice * trust[vote.annotator]
+    return found
+
+
+def _agreement(cast: Sequence[Vote], trust: float, leaning: Mapping[str, float]) -> tuple[float, int]:
+    """How often somebody with these votes sides with the trust-weighted majority of the others, and on how much that has a side.
+
+    The others' majority is everybody's less their own: to add it up anew for each annotator takes annotators times votes.
+    """
+    own = _leaning(cast, defaultdict(lambda: trust))
+    sided = [(vote.choice, others) for vote in cast if abs(others := leaning[vote.unit] - own[vote.unit]) > 1e-9]
+    return sum(0.5 if choice == 0 else float(choice * others > 0) for choice, others in sided), len(sided)
 
 
 def _raw_agreement(votes: Sequence[Vote]) -> Interval:

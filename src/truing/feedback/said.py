@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -38,6 +38,9 @@ class Vote(NamedTuple):
     choice: int  # 1: A (or up), -1: B (or down), 0: tie
 
 
+R = TypeVar("R", Said, Vote)
+
+
 class Who(NamedTuple):
     """An annotator, by name."""
 
@@ -68,6 +71,14 @@ def votes_of(row: Said) -> Iterator[Vote]:
             yield Vote(f"{row.question}/{i}/{j}", row.annotator, sign(row.answer["ranks"][j] - row.answer["ranks"][i]))
     elif row.kind == Kind.THUMBS:
         yield Vote(row.question, row.annotator, 1 if row.answer["up"] else -1)
+
+
+def by_annotator(rows: Iterable[R]) -> dict[str, list[R]]:
+    """Annotator → their rows, in the order given: to look through all rows for each of thousands takes many minutes."""
+    found: dict[str, list[R]] = {}
+    for row in rows:
+        found.setdefault(row.annotator, []).append(row)
+    return found
 
 
 def ratings_of(row: Said) -> Iterator[tuple[str, str, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from truing.feedback.said import Vote
+from truing.feedback.said import Vote, by_annotator
 
 ROUNDS_OF_DAWID_SKENE, STARTS_OF_MACE = 50, 3
 
@@ -39,11 +39,12 @@ def second_opinion(votes: Sequence[Vote], annotators: Sequence[str], trust: Mapp
     with numpy_left_alone(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # crowd-kit calls pandas in ways that pandas is about to drop
         labels, skills, alpha = _ask(votes)
-    ours = _consensus(votes, trust)
+    ours, cast = _consensus(votes, trust), by_annotator(votes)
     rows = [
-        {"id": who, **{name: skills[name].get(who) for name in labels}, **{f"agrees_{name}": _agrees(who, votes, found) for name, found in labels.items()}}
+        {"id": who, **{name: skills[name].get(who) for name in labels},
+         **{f"agrees_{name}": _agrees(cast.get(who, ()), found) for name, found in labels.items()}}
         for who in annotators
-    ]
+    ]  # fmt: skip
     shared = {f"consensus_{name}": float(np.mean([found[unit] == side for unit, side in ours.items()])) for name, found in labels.items()}
     return {"alpha": alpha, "annotators": rows, **shared}
 
@@ -99,6 +100,6 @@ def _consensus(votes: Sequence[Vote], trust: Mapping[str, float]) -> dict[str, i
     return {unit: 1 if lean > 0 else -1 for unit, lean in leaning.items() if abs(lean) > 1e-9}
 
 
-def _agrees(who: str, votes: Sequence[Vote], labels: Mapping[str, int]) -> float | None:
-    mine = [vote.choice == labels[vote.unit] for vote in votes if vote.annotator == who]
-    return float(np.mean(mine)) if mine else None
+def _agrees(cast: Sequence[Vote], labels: Mapping[str, int]) -> float | None:
+    """How often somebody with these votes gave the label."""
+    return float(np.mean([vote.choice == labels[vote.unit] for vote in cast])) if cast else None
