@@ -13,7 +13,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -175,17 +175,21 @@ class Client:
         signed = 0 if better is None else strength if better == ids[0] else -strength
         return self.judge(question.id, {"strength": signed}, user=user, order_shown=order_shown, guideline_version=question.guideline_version, key=key)
 
-    def judgements(self, *, since: datetime | None = None, after: str | None = None) -> Iterator[wire.JudgementView]:
-        """The log of judgements, row by row, fetched in pages; superseded rows are in it.
+    def judgements(self, *, since: datetime | None = None, after: str | None = None, known: Container[str] = ()) -> Iterator[wire.JudgementView]:
+        """The log of judgements, row by row, in the order of their ids, fetched in pages; superseded rows are in it.
+
+        Ids follow the time of submission, not that of arrival: a row that is imported later, or was kept a moment late, may come before rows that you have, and
+        `after` and `since` pass over it. `known` alone misses nothing: it reads the whole log.
 
         Args:
             since: only what was submitted then or later.
-            after: only what comes after the row of this id.
+            after: only what has an id after this one: to take up a reading that broke off.
+            known: ids of the rows that you have; they are left out.
         """
         while True:
             found = {"after": after, "since": since and since.isoformat(), "limit": wire.MOST_IN_A_PAGE}
             page = self._get("judgements", wire.JudgementPage, {name: value for name, value in found.items() if value is not None})
-            yield from page.judgements
+            yield from (row for row in page.judgements if row.id not in known)
             if page.next is None:
                 return
             after = page.next

@@ -12,12 +12,13 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
+from stored import judgement
 from studio.doors import ALL, QUESTION
 from truing.client import Client
 from truing.errors import UserError
 from truing.store.clock import now
 from truing.store.project import Project
-from truing.store.tables import Judgement, Sample
+from truing.store.tables import Annotator, Judgement, Sample
 from truing.studio.auth import make_token
 from truing.studio.security import Limits
 from visitors import served, studio_of
@@ -97,6 +98,28 @@ def test_long_logs_come_in_pages(client: Client, project: Project, monkeypatch: 
     sample = client.add_sample("Hi", "Hello!", by="m")
     keys = [client.thumb(sample.id, up=True, user=f"user {i}").judgement_id for i in range(5)]
     assert [row.id for row in client.judgements()] == sorted(keys)
+
+
+def test_what_comes_late_is_found_by_the_ids_one_has(client: Client, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without times comes in before all that was read, and so does an answer that was kept after a later one: `after` and `since` pass over them."""
+    monkeypatch.setattr("truing.studio.wire.MOST_IN_A_PAGE", 2)
+    sample = client.add_sample("Hi", "Hello!", by="m")
+    for user in range(3):
+        client.thumb(sample.id, up=True, user=f"user {user}")
+    have = {row.id: row for row in client.judgements()}
+    file = tmp_path / "file.jsonl"
+    file.write_text("".join(f'{{"prompt": "{n}?", "chosen": "yes", "rejected": "no"}}\n' for n in range(5)))
+    assert client.import_file(file).added == 5
+    last = max(have.values(), key=lambda row: row.id)
+    with project.database.write() as session:
+        slow = judgement(last.question_id, f"{min(have)[:-12]}{0:012}", submitted_at=last.submitted_at - timedelta(seconds=1), answer={"up": False})
+        session.add_all([Annotator(id="ann", name="Ann", kind="human", role="annotator", active=True, facts={}, created_at=now()), slow])
+        late = slow.id
+    assert list(client.judgements(after=last.id)) == list(client.judgements(since=last.submitted_at, after=last.id)) == []
+    fresh = [row.id for row in client.judgements(known=have)]
+    assert sorted({*fresh, *have}) == [row.id for row in log(project)]
+    assert (len(fresh), late in fresh) == (6, True)
+    assert list(client.judgements(known={*fresh, *have})) == []
 
 
 def test_what_is_refused_says_why(client: Client, url: str, project: Project) -> None:

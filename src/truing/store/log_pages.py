@@ -10,7 +10,10 @@ from truing.store.tables import Judgement, QuestionSample, Run, RunState, Sample
 
 
 def judgements_after(session: Session, after: str, limit: int, *, since: datetime | None = None) -> Sequence[Judgement]:
-    """At most `limit` rows of the log whose ids come after this one, in the order of their ids, which is that of their making.
+    """At most `limit` rows of the log whose ids come after this one, in the order of their ids.
+
+    An id begins with the time of submission, which is not the order of arrival: an import brings rows of long ago (1970 where its file doesn't say), and of two
+    answers given at once the later id may be kept first. So an id is a place within one reading, and no mark of what was read before.
 
     Args:
         after: an id; "" for the beginning.

@@ -156,11 +156,15 @@ def _key(caller: Caller, key: str) -> str:
 @router.get("/judgements", dependencies=[Depends(require_scope("read"))], responses=refusals())
 def get_judgements(
     project: Here,
-    after: Annotated[wire.EventId | None, Query(description="the `next` of the page before")] = None,
+    after: Annotated[wire.EventId | None, Query(description="the `next` of the page before, within one reading")] = None,
     since: Annotated[wire.Moment | None, Query(description="only what was submitted then or later")] = None,
     limit: Annotated[int, Query(ge=1, le=wire.MOST_IN_A_PAGE, description="at most so many")] = 100,
 ) -> wire.JudgementPage:
-    """The log of judgements a page at a time (scope read): superseded ones, skips and answers to check questions are in it as well."""
+    """The log of judgements a page at a time (scope read): superseded ones, skips and answers to check questions are in it as well.
+
+    Pages follow the ids, and ids the time of submission, not that of arrival: what is imported later, or was kept a moment late, may lie before a page that was
+    read already, under `after` and `since` alike. To learn of everything new, read from the beginning and pass over the ids you have.
+    """
     since = None if since is None else max(EARLIEST, min(since, LATEST))
     with project.database.read() as session:
         rows = judgements_after(session, after or "", limit + 1, since=since)

@@ -399,7 +399,7 @@ class JudgementView(Wire):
 
 
 class JudgementPage(Wire):
-    """Some rows of the log, in the order of their ids; `next` is the `after` of the next page, null at the end."""
+    """Some rows of the log, in the order of their ids; `next` is the `after` of the next page, null at the end, and no mark to go on from another day."""
 
     judgements: list[JudgementView]
     next: str | None
