@@ -113,7 +113,7 @@ def build_preferences(
     rows, said = to_rows(asked, trust, settings), said_rows(asked, trust)
     if not said:
         raise UserError(
-            "no judgement says what is better yet", fix="collect some with `truing annotate --simulated 12`, or bring some with `truing import FILE`"
+            "no judgement says what is better yet", fix="collect some with `truing annotate --simulated`, or bring some with `truing import FILE`"
         )
     if not rows:
         say("no two responses to one prompt were judged against each other: only reward.learn_from=judgements can learn from this")

@@ -28,19 +28,19 @@ def opened_project(folder: Path, overrides: list[str] | None, json: bool, force:
     speak_json(json)
     opened = open_project(folder, overrides or [], force=force)
     try:
-        with interruptible():
+        with interruptible(force):
             yield opened
     finally:
         opened.database.close()
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends with a word about going on, and exit code 130."""
+def interruptible(force: bool = False) -> Iterator[None]:
+    """Ctrl-C ends with a word about going on, and exit code 130. What was begun with --force would begin anew with it."""
     try:
         yield
     except KeyboardInterrupt:
-        complain("stopped; type the same command again to go on from here")
+        complain(f"stopped; type the same command again{', without --force,' if force else ''} to go on from here")
         raise typer.Exit(130) from None
 
 
