@@ -192,14 +192,102 @@ def test_several_answers_in_one_row(tmp_path: Path) -> None:
         ([1, 0, 2], [2, 0, -2]),  # and 0 for a tie
         ([1, 2, 3, 4, 5], [3, 1, 0, -1, -3]),  # five levels, the first response at the low end
         ([1, 2, 3, 4, 5, 6, 7], [3, 2, 1, 0, -1, -2, -3]),
-        ([1, 2, 3, 4], [3, 1, -1, -3]),  # no tie among four
+        ([0, 1, 2, 3, 4], [3, 1, 0, -1, -3]),
         ([-3, -1, 0, 2, 3], [3, 1, 0, -2, -3]),
+        ([-3, -2, -1], [3, 2, 1]),  # below 0 there is but one reading
         ([-1, 0, 1], [2, 0, -2]),
     ],
 )
 def test_numbers_on_the_scale_of_their_column(read_rows: Any, written: list[int], strengths: list[int]) -> None:
-    rows = [{**PAIR, "prompt": f"Is it {n}?", "preference": str(number)} for n, number in enumerate(written)]
-    assert [record.answer["strength"] for record in read_rows("table", *rows)] == strengths
+    assert [record.answer["strength"] for record in read_rows("table", *numbered(PAIR, written))] == strengths
+
+
+def numbered(pair: Mapping[str, str], written: Sequence[float]) -> list[dict[str, str]]:
+    """A row for each of these preferences."""
+    return [{**pair, "prompt": f"Is it {n}?", "preference": str(number)} for n, number in enumerate(written)]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [1, 1],  # the second from 0, or the first from 1
+        [0, 0],  # the first, or a tie
+        [4, 5, 6, 7],  # of seven, of ten, or four levels
+        [1, 2, 3, 4],  # four levels, or five of which nobody took the last
+        [2, 3, 4, 5, 6],
+        [0, 1, 2, 3],  # of four, or from -3 with nobody for the first
+        [1, 2, 3],  # 3 is a tie, or the second
+        [-1, 1, 2, 3, 4, 5],  # -1 may be no answer at all
+        [0.25, 0.5],
+    ],
+    ids=str,
+)
+def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path: Path, numbers: list[float]) -> None:
+    """They were read by the least and greatest that happened to be there, which turned one-sided files around."""
+    found = list(RECORD_FORMATS["table"].read(Source(written(tmp_path / "a.csv", "table", numbered(PAIR, numbers)))))
+    assert len(found) == len(numbers)
+    for item in found:
+        assert isinstance(item, BadRow)
+        assert "no telling what that means" in item.what
+        assert "under `strength`" in item.fix
+
+
+def test_a_sorted_column_is_read_to_its_end(read_rows: Any) -> None:
+    """The first thousand rows of a sorted one hold 1 and 2 alone: slightly and clearly the first, and no places."""
+    records = read_rows("table", *numbered(PAIR, [1] * 1000 + [2] * 1000 + [3, 4, 5]))
+    assert Counter(record.answer["strength"] for record in records) == {3: 1000, 1: 1000, 0: 1, -1: 1, -3: 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "strengths"),
+    [
+        (("response_1", "response_2"), "1110", [2, 2, 2, 0]),
+        (("response_1", "response_2"), "22", [-2, -2]),
+        (("response_0", "response_1"), "11", [-2, -2]),
+        (("response_0", "response_1"), "00", [2, 2]),
+        (("answer_one", "answer_two"), "11", [2, 2]),
+        (("response_b", "response_c"), "bc", [2, -2]),
+    ],
+)
+def test_a_number_is_the_response_that_its_column_calls_so(read_rows: Any, names: tuple[str, str], said: str, strengths: list[int]) -> None:
+    """`1` beside `response_1` is that one, whatever else stands in the column."""
+    asked = dict(zip(names, ("Yes.", "No."), strict=True))
+    assert [record.answer["strength"] for record in read_rows("table", *numbered(asked, list(said)))] == strengths  # type: ignore[arg-type]
+
+
+def test_radio_buttons_of_mturk_tell_what_could_be_chosen(read_rows: Any) -> None:
+    asked = {"WorkerId": "W", "Input.prompt": "Is it?", "Input.response_a": "Yes.", "Input.response_b": "No."}
+    rows = [{**asked, "Answer.choice.1": str(first).lower(), "Answer.choice.2": str(not first).lower()} for first in (True, False, True)]
+    assert [record.answer["strength"] for record in read_rows("mturk", *rows)] == [2, -2, 2]
+    assert [record.answer["strength"] for record in read_rows("mturk", rows[0])] == [2]
+
+
+def test_choices_by_number_in_label_studio_and_argilla(read_rows: Any) -> None:
+    tasks = [{**STUDIO, "annotations": [{"result": [result("choices", "which", choices=[place])]}]} for place in "12"]
+    assert [record.answer["strength"] for record in read_rows("label-studio", *tasks)] == [2, -2]
+    assert [record.answer["strength"] for record in read_rows("label-studio", tasks[0])] == [2]
+    assert [record.answer["strength"] for place in "12" for record in read_rows("argilla", labelled(place))] == [2, -2]
+    lettered = [{**labelled(level), "fields": PAIR} for level in "15234"]
+    assert [record.answer["strength"] for record in read_rows("argilla", *lettered)] == [3, -3, 1, 0, -1]
+
+
+def labelled(value: str, **more: Any) -> dict[str, Any]:
+    return {**RECORD, "responses": {"label": [{"value": value, "user_id": "u", **more}]}}
+
+
+def test_drafts_of_argilla_are_no_answers(tmp_path: Path) -> None:
+    rows = [labelled("1"), labelled("1", status="submitted"), labelled("2", status="draft"), labelled("2", status="discarded")]
+    one = {"user_id": "u", "values": {"label": {"value": "1"}}}
+    rows += [{**RECORD, "responses": [{**one, "status": "submitted"}, {**one, "status": "draft"}, {**one, "status": "discarded"}]}]
+    found = list(RECORD_FORMATS["argilla"].read(Source(json_file(tmp_path, *rows))))
+    assert [item.record.answer for item in found if isinstance(item, Numbered)] == [{"strength": 2}] * 3
+    assert [(item.line, "submitted" in item.what) for item in found if isinstance(item, BadRow)] == [(3, True), (4, True)]
+
+
+@pytest.mark.parametrize(("left", "right", "label", "strength"), [("1", "0", "1", 2), ("1", "0", 0, -2), ("b", "a", "b", 2), ("12", "7", "12", 2)])
+def test_a_label_of_crowd_kit_is_the_item_whatever_it_is_called(tmp_path: Path, left: str, right: str, label: Any, strength: int) -> None:
+    (record,) = read(json_file(tmp_path, {"worker": "w", "left": left, "right": right, "label": label}), "crowd-kit")
+    assert record.answer == {"strength": strength}
 
 
 @given(st.integers(-3, 3), st.integers(1, 3))

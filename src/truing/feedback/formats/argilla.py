@@ -4,43 +4,59 @@ version 1 (`responses` by person)."""
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from truing.errors import UserError
+from truing.errors import BadRow, UserError
 from truing.feedback.formats import sheet
 from truing.feedback.formats.names import CHOICES, EDITS, NUMBERED, THUMBS
-from truing.feedback.formats.record import Format, Record, dense, each, obj, person
-from truing.feedback.formats.scales import FIRST, SECOND, TIES
+from truing.feedback.formats.record import Format, Numbered, Record, Source, dense, each, obj, person
+from truing.feedback.formats.scales import FIRST, SECOND, TIES, Scale
 from truing.store.ids import content_id
 
 Given = dict[str, Any]  # question → value
 
 
-def _read(value: Any) -> Iterator[Record]:
+def _read(source: Source) -> Iterator[Numbered | BadRow]:
+    known = sheet.head(source, _plain)
+    return each(lambda value: _records(value, known))(source)
+
+
+def _plain(row: dict[str, Any]) -> Iterator[Given]:
+    """What each person answered, as cells, without rankings: they tell the scales, where they are numbers."""
+    try:
+        for _, given in _by_person(row.get("responses")):
+            yield {name: found for question, value in given.items() if not isinstance(value, list) for name, found in _cells(question, value, {}).items()}
+    except UserError:  # it is said when the row is read
+        return
+
+
+def _records(value: Any, known: Mapping[str, Scale]) -> Iterator[Record]:
     row = obj(value)
     fields = {name.replace("-", "_"): found for name, found in obj(row.get("fields")).items()}
     turns = sheet.prompt_of(fields)
     answers = _by_person(row.get("responses"))
     if not answers:
-        raise UserError("has no responses", fix="export the records with their responses, or leave out those without")
+        raise UserError("has no responses that were submitted", fix="export the records with their responses, or leave out those without")
     for place, (who, given) in enumerate(answers):
         given = {name: found for question, value in given.items() for name, found in _cells(question, value, fields).items()}
-        for kind, responses, answer in sheet.answers(fields, given, {}):
+        for kind, responses, answer in sheet.answers(fields, given, known):
             yield Record(kind, turns, responses, answer, annotator=who, vote=place)
 
 
 def _by_person(responses: Any) -> list[tuple[str | None, Given]]:
     """(who, their answers), in the order of the file."""
     if isinstance(responses, list):  # version 1
-        return [
-            (person(one.get("user_id")), _values(obj(one.get("values"))))
-            for one in map(obj, responses)
-            if one.get("status") != "discarded" and one.get("values")
-        ]
+        return [(person(one.get("user_id")), _values(obj(one.get("values")))) for one in map(obj, responses) if _submitted(one) and one.get("values")]
     found: dict[Any, Given] = {}
     for question, given in (responses if isinstance(responses, dict) else {}).items():
-        for place, one in enumerate(given if isinstance(given, list) else []):
-            who = person(obj(one).get("user_id"))
-            found.setdefault(who if who is not None else place, {})[str(question)] = one.get("value")
+        for place, one in enumerate(map(obj, given if isinstance(given, list) else [])):
+            who = person(one.get("user_id"))
+            if _submitted(one):
+                found.setdefault(who if who is not None else place, {})[str(question)] = one.get("value")
     return [(key if isinstance(key, str) else None, given) for key, given in found.items()]
+
+
+def _submitted(one: Mapping[str, Any]) -> bool:
+    """Whether this is an answer: a draft isn't one yet, and what was discarded no longer."""
+    return one.get("status") in (None, "submitted")
 
 
 def _values(values: Mapping[str, Any]) -> Given:
@@ -110,7 +126,7 @@ def _why_not(record: Record) -> str | None:
 
 ARGILLA = Format(
     "Argilla's records, version 2 or 1: `fields` named as in `table`, `responses` with a value and a user for each question",
-    "jsonl", each(_read), lambda row: "fields" in row and "responses" in row,
+    "jsonl", _read, lambda row: "fields" in row and "responses" in row,
     "when, how long and in which order shown; whether a model judged; check questions; aspects with capital letters; more than 9 responses",
     _why_not, _write, together=True,
 )  # fmt: skip

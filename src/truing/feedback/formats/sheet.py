@@ -5,20 +5,22 @@ MTurk, Toloka, Argilla and Label Studio put the same cells in envelopes of their
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from truing.errors import UserError
 from truing.feedback.formats.names import PLACES, SINGLE, Group, Layout, group_of, layout, standing
-from truing.feedback.formats.record import MODERATE, Record, Response, as_number, conversation, dense, flat, person, whole, words
+from truing.feedback.formats.record import MODERATE, Record, Response, Source, as_number, conversation, dense, flat, person, whole, words
 from truing.feedback.formats.scales import Scale, leaning
 from truing.feedback.formats.unpaired import YES_NO, yes_or_no
 from truing.store.conversations import Turn, checked_prompt
-from truing.store.rows import parse_json
+from truing.store.rows import Row, parse_json
 from truing.store.tables import Kind
 
 Cells = Mapping[str, Any]
+HEAD, MOST_ROWS = 1000, 100_000  # rows that tell whether columns of preferences are numbers, and on which scale
 
 
 def prompt_of(cells: Cells, columns: Layout | None = None) -> list[Turn]:
@@ -57,10 +59,9 @@ def responses_of(cells: Cells, columns: Layout | None = None) -> tuple[Sequence[
         UserError: there is none.
     """
     columns = columns or layout(cells)
-    key = standing(cells, columns.lists)
-    if key is not None and isinstance(cells[key], list) and cells[key]:
-        found = [_response(item) for item in cells[key]]
-        return [str(place) for place in range(len(found))], found
+    items = in_a_list(cells, columns)
+    if items is not None:
+        return [str(place) for place in range(len(items))], [_response(item) for item in items]
     several = NONE
     for group in columns.numbered:
         filled = _filled(group, cells, columns)
@@ -73,6 +74,18 @@ def responses_of(cells: Cells, columns: Layout | None = None) -> tuple[Sequence[
     if key is None or not isinstance(cells[key], str):
         raise UserError("has no responses", fix="name columns `response_a` and `response_b`, or one `response`")
     return ["response"], [Response(cells[key], person(cells.get("model")))]
+
+
+def named(places: Sequence[str], cells: Cells, columns: Layout | None = None) -> Sequence[str]:
+    """What the columns call the responses in these places; of a list, nothing: its numbers are ours."""
+    return places if in_a_list(cells, columns or layout(cells)) is None else ()
+
+
+def in_a_list(cells: Cells, columns: Layout) -> list[Any] | None:
+    """The responses that stand in one list; None: they don't."""
+    key = standing(cells, columns.lists)
+    found = cells[key] if key else None
+    return found if isinstance(found, list) and found else None
 
 
 @lru_cache(maxsize=2)  # votes on one question stand together
@@ -107,15 +120,28 @@ def _response(item: Any) -> Response:
 
 
 def scales(rows: Iterable[Cells]) -> dict[str, Scale]:
-    """The scale of each column that may hold preferences, from some rows."""
-    found: dict[str, list[float]] = {}
-    for cells in rows:
+    """The scale of each column that may hold preferences, from `HEAD` rows; where there are numbers in them, from `MOST_ROWS`: a file may be sorted."""
+    found: dict[str, set[float]] = {}
+    for place, cells in enumerate(islice(rows, MOST_ROWS)):
+        if place >= HEAD and not found:
+            break
         columns = layout(cells)
         for key in (standing(cells, columns.degrees), standing(cells, columns.choices)):
             number = as_number(cells[key]) if key else None
             if key and number is not None:
-                found.setdefault(key, []).append(number)
-    return {key: Scale(min(numbers), max(numbers)) for key, numbers in found.items()}
+                found.setdefault(key, set()).add(number)
+    return {key: Scale(min(numbers), max(numbers), all(number == int(number) for number in numbers)) for key, numbers in found.items()}
+
+
+def head(source: Source, cells: Callable[[dict[str, Any]], Iterable[Cells]]) -> dict[str, Scale]:
+    """The scales of the columns of a file.
+
+    Args:
+        source: the file.
+        cells: the cells with answers in a row.
+    """
+    rows = (row.value for row in source.rows() if isinstance(row, Row) and isinstance(row.value, dict))
+    return scales(found for row in rows for found in cells(row))
 
 
 def answers(
@@ -179,7 +205,7 @@ def _about_several(
     if ranks is not None:
         yield Kind.RANKING, responses, {"ranks": ranks}
     if len(responses) == 2:
-        yield from _preference(responses, said, columns, known)
+        yield from _preference(responses, named(places, asked, listing), said, columns, known)
     rated: dict[str, dict[str, int]] = {}
     for aspect, place, name in columns.rated:
         if place in places and as_number(said[name]) is not None:
@@ -188,19 +214,16 @@ def _about_several(
         yield Kind.RATING, (responses[places.index(place)],), {"aspects": aspects}
 
 
-def _preference(responses: tuple[Response, ...], said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
+def _preference(responses: tuple[Response, ...], names: Sequence[str], said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:
     degree, choice = standing(said, columns.degrees), standing(said, columns.choices)
     if choice is not None and not isinstance(said[choice], (list, dict)):
-        answer = leaning(said[choice], responses, known.get(choice, PLACED))
+        answer = leaning(said[choice], responses, known.get(choice), names)
         if degree is not None and abs(answer.get("strength", 0)) == MODERATE and as_number(said[degree]) is not None:
             size = whole(said[degree], -3, 3, degree)  # how much, beside which
             answer = {"strength": abs(size) if answer["strength"] > 0 else -abs(size)} if size else answer
         yield Kind.PAIR, responses, answer
     elif degree is not None:
-        yield Kind.PAIR, responses, leaning(said[degree], responses, known.get(degree, PLACED), degree=True)
-
-
-PLACED = Scale()  # of a column that no row said more of
+        yield Kind.PAIR, responses, leaning(said[degree], responses, known.get(degree), names, degree=True)
 
 
 def _ranks(places: Sequence[str], asked: Cells, listing: Layout, said: Cells, columns: Layout) -> list[int] | None:

@@ -7,13 +7,13 @@ in its last column, and only there is the `'` taken away again.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
 from truing.errors import BadRow, UserError
 from truing.feedback.formats import sheet
 from truing.feedback.formats.names import PLACES, Layout, layout, standing
 from truing.feedback.formats.record import (
+    MODERATE,
     Format,
     Numbered,
     Record,
@@ -32,14 +32,13 @@ from truing.feedback.formats.record import (
 from truing.feedback.formats.scales import Scale, leaning
 from truing.feedback.formats.unpaired import YES_NO
 from truing.store.conversations import Turn, checked_prompt, turns_of
-from truing.store.rows import Row, parse_json
+from truing.store.rows import parse_json
 from truing.store.tables import Kind
 
 Cells = Mapping[str, Any]
 
 OURS, OUR_NAME = "exported_by", "truing"
 RISKY = re.compile(r"'*[=+\-@\t\r]")
-HEAD = 1000  # rows that tell on which scale a column of numbers is
 
 
 # ---- cells ----
@@ -76,12 +75,6 @@ def _seconds(milliseconds: int | None) -> str | None:
     return None if milliseconds is None else f"{milliseconds / 1000:g}" if milliseconds % 1000 == 0 else str(milliseconds / 1000)
 
 
-def _head(source: Source, part: str = "") -> dict[str, Scale]:
-    """The scales of the columns whose name begins with `part`, without it."""
-    rows = (own(row.value) for row in islice(source.rows(), HEAD) if isinstance(row, Row) and isinstance(row.value, dict))
-    return sheet.scales(_part(row, part) for row in rows)
-
-
 def _part(row: Mapping[str, Any], part: str) -> dict[str, Any]:
     """The cells whose column begins so, without that beginning."""
     return {key[len(part) :]: value for key, value in row.items() if key.startswith(part)}
@@ -91,7 +84,7 @@ def _part(row: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _read_table(source: Source) -> Iterator[Numbered | BadRow]:
-    known = _head(source)
+    known = sheet.head(source, lambda row: (said for said, _ in _said(own(row))))
     for row in source.rows():
         if isinstance(row, BadRow):
             yield row
@@ -100,14 +93,20 @@ def _read_table(source: Source) -> Iterator[Numbered | BadRow]:
 
 
 def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
+    turns = sheet.prompt_of(row, layout(row))
+    for place, (said, columns) in enumerate(_said(row)):
+        yield from _table_row(turns, row, said, columns, known, place)
+
+
+def _said(row: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Layout]]:
+    """The cells of each answer in a row, with their layout: the row itself, or each vote in a list."""
     columns = layout(row)
     votes = next((row[name] for name in columns.votes if isinstance(row[name], list)), None) if columns.votes else None
-    turns = sheet.prompt_of(row, columns)
     if votes is None:
-        yield from _table_row(turns, row, row, columns, known, 0)
-    for place, vote in enumerate(votes or ()):
+        yield row, columns
+    for vote in votes or ():
         said = vote if isinstance(vote, dict) else {"choice": vote}
-        yield from _table_row(turns, row, said, layout(said), known, place)
+        yield said, layout(said)
 
 
 def _table_row(turns: list[Turn], row: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale], vote: int) -> Iterator[Record]:
@@ -160,14 +159,21 @@ def _read_frame(value: Any) -> Iterator[Record]:
     row = own(obj(value))
     worker, label = person(row.get("worker")), row.get("label")
     if "left" not in row:
-        known = {"label": Scale()}
-        for kind, responses, answer in sheet.answers({"response": text(row, "task")}, _labelled(label), known):
+        for kind, responses, answer in sheet.answers({"response": text(row, "task")}, _labelled(label), {}):
             yield Record(kind, turns_of(ASKED), responses, answer, annotator=worker)
         return
     prompt = row.get("prompt") or ASKED
     turns = checked_prompt(conversation(parse_json(prompt)) if prompt.startswith("[{") else prompt)
     responses = tuple(Response(text(row, side), person(row.get(f"model_{side}"))) for side in ("left", "right"))
-    yield Record(Kind.PAIR, turns, responses, leaning(label, responses, Scale()), annotator=worker, shown=(0, 1))
+    yield Record(Kind.PAIR, turns, responses, _of_item(label, responses), annotator=worker, shown=(0, 1))
+
+
+def _of_item(label: Any, responses: Sequence[Response]) -> dict[str, Any]:
+    """The answer of a label, which is the better item itself, whatever it is called; else a word or the name of a model."""
+    items = [response.text for response in responses]
+    if str(label) in items:
+        return {"strength": -MODERATE if items.index(str(label)) else MODERATE}
+    return leaning(label, responses, None, ("left", "right"))
 
 
 def _labelled(label: Any) -> dict[str, Any]:
@@ -199,7 +205,7 @@ def _why_not_frame(record: Record) -> str | None:
 
 
 def _read_mturk(source: Source) -> Iterator[Numbered | BadRow]:
-    known = _head(source, "Answer.")
+    known = sheet.head(source, lambda row: _offered(_part(own(row), "Answer.")))
     for row in source.rows():
         if isinstance(row, BadRow):
             yield row
@@ -228,6 +234,15 @@ def _gathered(given: Mapping[str, Any]) -> dict[str, Any]:
         elif str(value).lower() in ("true", "on"):
             found[head] = tail
     return found
+
+
+def _offered(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers, and each radio button that could have been chosen: they tell the scale, whichever were."""
+    yield _gathered(given)
+    for name in given:
+        head, dot, tail = name.rpartition(".")
+        if dot:
+            yield {head: tail}
 
 
 TURK_TIME = re.compile(r"\w{3} (?P<rest>\w{3} \d\d \d\d:\d\d:\d\d) (?P<zone>P[DS]T|UTC|GMT) (?P<year>\d{4})")
@@ -263,7 +278,7 @@ def _named(part: str, cells: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_toloka(source: Source) -> Iterator[Numbered | BadRow]:
-    known = _head(source, "OUTPUT:")
+    known = sheet.head(source, lambda row: (_part(own(row), part) for part in ("OUTPUT:", "GOLDEN:")))
     for row in source.rows():
         if isinstance(row, BadRow):
             yield row
