@@ -155,6 +155,19 @@ def test_a_file_without_a_preference_stops_with_a_remedy(name: str, content: str
     assert needle in str(caught.value)
 
 
+@pytest.mark.parametrize("names", [("score_chosen", "score_rejected"), ("chosen_score", "rejected_score")])
+@pytest.mark.parametrize("score", [4.0, "4.0"])
+def test_an_import_has_the_same_ties_as_a_measurement(project: Project, tmp_path: Path, names: tuple[str, str], score: object) -> None:
+    """Where both sides have the same score, neither was preferred, whoever reads it."""
+    row = {"chosen": "A wren.", "rejected": "A bus.", names[0]: 4.0}
+    rows = [{**row, "prompt": "Name a bird.", names[1]: score}, {**row, "prompt": "Name one.", names[1]: 3.5}]
+    found = read(tmp_path, *rows)
+    assert (len(found.chosen), found.left_out) == (1, {"tie": 1})
+    import_judgements(project, tmp_path / "file.jsonl", "trl")
+    with project.database.read() as session:
+        assert sorted(abs(answer["strength"]) for answer in session.scalars(select(Judgement.answer))) == [0, 2]
+
+
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no format 'hub'"):
         read_chosen(lines(tmp_path, {"a": 1}), "hub")

@@ -15,7 +15,7 @@ from truing.errors import BadRow, UserError
 from truing.feedback.exchange import FORMATS
 from truing.feedback.exports import AGAIN
 from truing.feedback.formats import RECORD_FORMATS
-from truing.feedback.formats.pairs import read_trl, record_of
+from truing.feedback.formats.pairs import read_trl, record_of, scored_alike
 from truing.feedback.formats.record import MODERATE, Format, Numbered, Record, Response, checked
 from truing.feedback.guess import AUTO, LOOKED_AT, find
 from truing.feedback.native import HEADER, NATIVE, read_log
@@ -26,7 +26,6 @@ from truing.store.rows import Row, bad_row
 from truing.store.tables import Kind
 
 PAIRS = "trl"
-SCORED = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
 REFUSED_KEPT = 100  # rows; of more, the number alone is kept
 
 
@@ -151,10 +150,9 @@ def _apart(prompt: Any, chosen: Any, rejected: Any) -> dict[str, Any]:
 
 
 def _scored_alike(line: int, one: Chosen, row: Mapping[str, Any]) -> Chosen | Numbered:
-    """The preference; or a tie, where the row holds the same score for both sides, so that which was chosen is an accident."""
-    for chosen, rejected in SCORED:
-        if isinstance(row.get(chosen), int | float) and row[chosen] == row.get(rejected):
-            return Numbered(line, Record(Kind.PAIR, one.turns, (Response(one.chosen), Response(one.rejected[0])), {"strength": 0}))
+    """The preference; or a tie, where both sides have the same score."""
+    if scored_alike(row):
+        return Numbered(line, Record(Kind.PAIR, one.turns, (Response(one.chosen), Response(one.rejected[0])), {"strength": 0}))
     return one
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from truing.errors import UserError
-from truing.feedback.formats.record import MODERATE, Format, Record, Response, each, no_preference
+from truing.feedback.formats.record import MODERATE, Format, Record, Response, as_number, each, no_preference
 from truing.store.conversations import Turn, checked_prompt, checked_turns, turns_of
 from truing.store.tables import Kind
 
@@ -171,6 +171,15 @@ def record_of(pair: Pair) -> Record:
     return Record(Kind.PAIR, pair.turns, (Response(pair.chosen), Response(pair.rejected)), {"strength": MODERATE})
 
 
+SCORED = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+
+
+def scored_alike(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds the same score for both sides, so that which was chosen is an accident."""
+    scores = ([as_number(row.get(key)) for key in keys] for keys in SCORED)
+    return any(chosen is not None and chosen == rejected for chosen, rejected in scores)
+
+
 def pair_of(record: Record) -> Pair:
     """The record of a preference as a pair, the chosen response first."""
     ahead, behind = record.responses if record.answer["strength"] > 0 else reversed(record.responses)
@@ -182,7 +191,8 @@ def _hh_records(row: Any) -> Iterator[Record]:
 
 
 def _trl_records(row: Any) -> Iterator[Record]:
-    yield record_of(read_trl(row))
+    record = record_of(read_trl(row))
+    yield record._replace(answer={"strength": 0}) if scored_alike(row) else record
 
 
 def _why_not_hh(record: Record) -> str | None:
