@@ -396,6 +396,27 @@ def test_what_a_format_holds_comes_back(tmp_path: Path, format: str) -> None:
         assert find(path, "auto").format == format
 
 
+@pytest.mark.parametrize("format", ["arena", "summarize-from-feedback", "crowd-kit", "table"])
+def test_the_response_on_the_left_is_written_first(tmp_path: Path, format: str) -> None:
+    """A format whose first response is the one that stood on the left has it there; where nobody knows, its reader claims nothing."""
+    form = RECORD_FORMATS[format]
+    assert form.write is not None
+    records = [pair({"strength": MODERATE}, annotator="w", shown=shown) for shown in ((0, 1), (1, 0), None)]
+    found = read(written(tmp_path / f"a.{form.file}", format, [row for record in records for row in form.write([record])]), format)
+    left = [None if one.shown is None else one.responses[one.shown[0]] for one in found]
+    better = [one.responses[0 if one.answer["strength"] > 0 else 1] for one in found]
+    assert (left, better) == ([A, B, None], [A, A, A])
+
+
+@pytest.mark.parametrize(("name", "judge"), [("qwen", True), ("llama farmer", False)])
+def test_who_judged_an_arena_battle_stays_what_they_are(tmp_path: Path, name: str, judge: bool) -> None:
+    record = pair({"strength": 2}, annotator=name, judge=judge)
+    form = RECORD_FORMATS["arena"]
+    assert form.write is not None
+    (found,) = read(written(tmp_path / "a.jsonl", "arena", list(form.write([record]))), "arena")
+    assert (found.annotator, found.judge) == (record.annotator, record.judge)
+
+
 @pytest.mark.parametrize("format", HOLDS)
 def test_what_a_format_does_not_hold_is_said(format: str) -> None:
     """Every kind of record either comes back or has a reason."""
@@ -591,6 +612,49 @@ def test_a_null_is_a_bad_row_and_no_crash(tmp_path: Path, format: str, key: str)
     if key in rows[0]:
         (tmp_path / "a.jsonl").write_text(json.dumps({**rows[0], key: None}) + "\n" + json.dumps({**rows[0], key: 7}) + "\n", encoding="utf-8")
         assert all(isinstance(item, BadRow) and item.fix for item in form.read(Source(tmp_path / "a.jsonl")))
+
+
+CELLS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "arena": ({"model_a": "m1", "model_b": "m2", "winner_model_a": 1, "prompt": '["Is it?"]', "response_b": '["No."]'}, "response_a", '["%s"]'),
+    "table": ({**PAIR, "choice": "a"}, "prompt", '[{"role": "user", "content": "%s"}]'),
+    "crowd-kit": ({"worker": "w", "left": "Yes.", "right": "No.", "label": "No."}, "prompt", '[{"role": "user", "content": "%s"}]'),
+}
+
+
+@pytest.mark.parametrize("format", CELLS)
+@pytest.mark.parametrize("harm", [r"\ud83d", r"\u0000"])
+def test_json_in_a_cell_is_as_clean_as_the_file(projects: Any, tmp_path: Path, format: str, harm: str) -> None:
+    """One such row ended the whole import with a traceback."""
+    row, key, inside = CELLS[format]
+    file = json_file(tmp_path, {**row, key: inside % "Yes."}, {**row, key: inside % harm})
+    report = import_judgements(projects(), file, format)
+    assert (report.added, [row.line for row in report.refused]) == (1, [2])
+
+
+def test_battles_whose_conversations_are_written_as_json(tmp_path: Path) -> None:
+    cells = {name: json.dumps(turns).replace("No.", r"\ud83d") for name, turns in CONVERSATIONS.items()}
+    (found,) = RECORD_FORMATS["arena"].read(Source(json_file(tmp_path, {"model_a": "m1", "model_b": "m2", "winner": "tie", **cells})))
+    assert isinstance(found, BadRow)
+
+
+RANKED = {"prompt": "Is it?", "items": [{"id": "x", "text": "Yes."}, {"id": "y", "text": "No."}]}
+
+
+@pytest.mark.parametrize(
+    ("format", "row"),
+    [
+        ("label-studio", {"data": {**RANKED, "items": None, "list": RANKED["items"], "answer1": "Yes.", "answer2": "No."},
+                          "annotations": [{"result": [result("ranker", "r", ranker={"best": ["x", "y"]})]}]}),
+        ("label-studio", {"data": RANKED, "annotations": [{"result": 7}]}),
+        ("label-studio", {"data": RANKED, "annotations": [{"result": [result("ranker", "r", ranker=7)]}]}),
+        ("label-studio", {"data": RANKED, "annotations": [{"result": [result("ranker", "r", ranker={"best": ["x", ["y", 3]]}), 7]}]}),
+        ("crowd-kit", {"worker": "w", "left": "Yes.", "right": "No.", "label": "No.", "prompt": 7}),
+        ("crowd-kit", {"worker": "w", "left": "Yes.", "right": "No.", "label": "No.", "prompt": {"a": 1}}),
+    ],
+)  # fmt: skip
+def test_a_cell_of_another_type_is_a_bad_row_and_no_crash(tmp_path: Path, format: str, row: dict[str, Any]) -> None:
+    (found,) = RECORD_FORMATS[format].read(Source(json_file(tmp_path, row)))
+    assert isinstance(found, BadRow)
 
 
 KEYS = ["prompt", "text", "role", "content", "replies", "value", "result", "type", "data", "fields", "responses", "a", "b", "rank", "choice"]

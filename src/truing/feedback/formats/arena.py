@@ -9,9 +9,9 @@ from typing import Any
 
 from truing.errors import UserError
 from truing.feedback.formats.pairs import rest, shared_turns
-from truing.feedback.formats.record import MODERATE, Format, Record, Response, conversation, each, moment, obj, only, person
+from truing.feedback.formats.record import MODERATE, Format, Record, Response, as_shown, conversation, each, inner, listed_order, moment, obj, only, person
 from truing.store.conversations import Turn, checked_prompt
-from truing.store.rows import parse_json
+from truing.store.rows import parse_json, require_clean
 from truing.store.tables import Kind
 
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -28,8 +28,11 @@ def _read(value: Any) -> Iterator[Record]:
     judge, names = person(row.get("judge")), [person(row.get(key)) for key in ("model_a", "model_b")]
     responses = tuple(Response(said, name) for said, name in zip(texts, names, strict=True))
     when = moment(row.get("tstamp", row.get("timestamp")))
-    is_model = judge is not None and judge.lower().startswith(JUDGES)
-    yield Record(Kind.PAIR, turns, responses, dict(_answer(row)), annotator=judge, judge=is_model, shown=(0, 1), started_at=when, submitted_at=when)
+    by = row.get("judged_by")  # ours; others leave it to the name
+    is_model = judge is not None and (by == "model" if by is not None else judge.lower().startswith(JUDGES))
+    yield Record(
+        Kind.PAIR, turns, responses, dict(_answer(row)), annotator=judge, judge=is_model, shown=listed_order(row), started_at=when, submitted_at=when,
+    )  # fmt: skip
 
 
 def _answer(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def _conversations(row: Mapping[str, Any]) -> tuple[list[Turn], list[str]]:
 
 
 def _turns(value: Any) -> list[Turn]:
-    return conversation(parse_json(value) if isinstance(value, str) else value)
+    return conversation(inner(value) if isinstance(value, str) else value)
 
 
 def _texts(row: Mapping[str, Any], key: str) -> list[str]:
@@ -65,6 +68,7 @@ def _texts(row: Mapping[str, Any], key: str) -> list[str]:
             found = parse_json(found)
         except UserError:
             found = row[key]
+        require_clean(found)
     texts = found if isinstance(found, list) else [found]
     if not all(isinstance(item, str) for item in texts):
         raise UserError(f"{key} holds something that is no text", fix="leave the row out")
@@ -80,7 +84,7 @@ def _interleaved(asked: list[str], said: list[str]) -> list[Turn]:
 
 
 def _write(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    for record in records:
+    for record, order in map(as_shown, records):
         first, second = record.responses
         strength = record.answer.get("strength")
         winner = "tie (bothbad)" if strength is None else "tie" if strength == 0 else "model_a" if strength > 0 else "model_b"
@@ -88,7 +92,7 @@ def _write(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
         when = record.submitted_at.timestamp() if record.submitted_at else None
         yield {
             "model_a": first.model, "model_b": second.model, "winner": winner, "judge": record.annotator,
-            "conversation_a": conversations[0], "conversation_b": conversations[1], "tstamp": when,
+            "judged_by": "model" if record.judge else "human", "conversation_a": conversations[0], "conversation_b": conversations[1], "tstamp": when, **order,
         }  # fmt: skip
 
 

@@ -12,7 +12,9 @@ from truing.feedback.formats.record import (
     Record,
     Response,
     as_number,
+    as_shown,
     each,
+    listed_order,
     no_preference,
     obj,
     only,
@@ -41,7 +43,7 @@ def _read_summaries(value: Any) -> Iterator[Record]:
     choice, extra = whole(row.get("choice"), 0, 1, "choice"), row.get("extra")
     strength = _strength(extra.get("confidence") if isinstance(extra, dict) else None, choice)
     answer = words({"strength": strength if choice == 0 else -strength}, comment=row.get("note"))
-    yield Record(Kind.PAIR, checked_prompt(_prompt(obj(row.get("info")))), responses, answer, annotator=person(row.get("worker")), shown=(0, 1))
+    yield Record(Kind.PAIR, checked_prompt(_prompt(obj(row.get("info")))), responses, answer, annotator=person(row.get("worker")), shown=listed_order(row))
 
 
 def _strength(confidence: Any, choice: int) -> int:
@@ -61,7 +63,7 @@ def _prompt(info: Mapping[str, Any]) -> str:
 
 
 def _write_summaries(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
-    for record in records:
+    for record, order in map(as_shown, records):
         strength, prompt = record.answer["strength"], record.turns[0]["content"]
         found = POST.match(prompt)
         info = dict(zip(("subreddit", "title", "post"), found.groups(), strict=True)) if found else {"article": prompt}
@@ -73,6 +75,7 @@ def _write_summaries(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
             "worker": record.annotator,
             "note": record.answer.get("comment"),
             "extra": {"confidence": MIDDLE + (1 if choice else -1) * FROM_MIDDLE[abs(strength)]},
+            **order,
         }
 
 
@@ -110,7 +113,7 @@ def _why_not_webgpt(record: Record) -> str | None:
 SUMMARIES = Format(
     "OpenAI's summarize-from-feedback comparisons: `info`, two `summaries`, `choice`, `worker`, `extra.confidence`",
     "jsonl", each(_read_summaries), lambda row: "summaries" in row and "choice" in row,
-    "ties, both bad and skips; flags; when and how long; check questions; conversations of several turns; every kind but `pair`",
+    "ties, both bad and skips; flags; when and how long; whether a model judged; check questions; conversations of several turns; every kind but `pair`",
     lambda record: no_preference(record) or single_turn(record), _write_summaries,
 )  # fmt: skip
 WEBGPT = Format(

@@ -14,7 +14,7 @@ from truing.errors import BadRow, UserError
 from truing.feedback.answers import check_answer
 from truing.store.conversations import Turn, checked_turns
 from truing.store.json_values import data_rows
-from truing.store.rows import Row, bad_row
+from truing.store.rows import Row, bad_row, parse_json, require_clean
 from truing.store.tables import Kind
 
 MODERATE = 2  # of 3: the strength of a preference where a file says which was better and not by how much
@@ -186,6 +186,17 @@ def as_number(value: Any) -> float | None:
     return number if abs(number) < 1e15 else None
 
 
+def inner(cell: str) -> Any:
+    """What a cell holds as JSON, as clean as what stands in a file itself.
+
+    Raises:
+        UserError: it isn't.
+    """
+    found = parse_json(cell)
+    require_clean(found)
+    return found
+
+
 def moment(value: Any) -> datetime | None:
     """A time, from ISO 8601 or seconds since 1970; None if it is neither. A time without a zone is taken for UTC."""
     number = as_number(value)
@@ -225,6 +236,24 @@ def words(answer: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     if isinstance(beside.get("comment"), str) and not beside["comment"].strip():
         del beside["comment"]
     return {**answer, **beside}
+
+
+UNKNOWN_ORDER = {"order_shown": "unknown"}  # beside a pair that a format lists from left to right, where nobody knows how it was shown
+
+
+def as_shown(record: Record) -> tuple[Record, dict[str, str]]:
+    """(a pair, its response on the left first; what stands beside it), for formats whose first response is the one that stood there."""
+    if record.shown is None:
+        return record, UNKNOWN_ORDER
+    if record.shown == (0, 1):
+        return record, {}
+    answer = {**record.answer, "strength": -record.answer["strength"]} if "strength" in record.answer else record.answer
+    return record._replace(responses=record.responses[::-1], answer=answer, shown=(0, 1)), {}
+
+
+def listed_order(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The order shown, of a row that lists its pair from left to right; None where `as_shown` said that it is unknown."""
+    return None if row.get("order_shown") == UNKNOWN_ORDER["order_shown"] else (0, 1)
 
 
 def single_turn(record: Record) -> str | None:

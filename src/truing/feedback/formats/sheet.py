@@ -12,11 +12,11 @@ from typing import Any
 
 from truing.errors import UserError
 from truing.feedback.formats.names import PLACES, SINGLE, Group, Layout, group_of, layout, standing
-from truing.feedback.formats.record import MODERATE, Record, Response, Source, as_number, conversation, dense, flat, person, whole, words
+from truing.feedback.formats.record import MODERATE, Record, Response, Source, as_number, conversation, dense, flat, inner, person, whole, words
 from truing.feedback.formats.scales import Scale, leaning
 from truing.feedback.formats.unpaired import YES_NO, yes_or_no
 from truing.store.conversations import Turn, checked_prompt
-from truing.store.rows import Row, parse_json
+from truing.store.rows import Row
 from truing.store.tables import Kind
 
 Cells = Mapping[str, Any]
@@ -37,7 +37,7 @@ def prompt_of(cells: Cells, columns: Layout | None = None) -> list[Turn]:
         raise UserError("has no prompt", fix="name a column `prompt` (or messages, conversation, instruction, question, ...)")
     value = flat(cells[key])
     if isinstance(value, str) and value.lstrip().startswith("[{"):
-        value = parse_json(value)
+        value = inner(value)
     if isinstance(value, str) and key == "instruction" and isinstance(cells.get("input"), str) and cells["input"].strip():
         value = f"{value}\n\n{cells['input']}"
     return _asked(value) if isinstance(value, str) else checked_prompt(conversation(value) if isinstance(value, list) else value)

@@ -19,8 +19,11 @@ from truing.feedback.formats.record import (
     Record,
     Response,
     Source,
+    as_shown,
     conversation,
     each,
+    inner,
+    listed_order,
     milliseconds,
     moment,
     no_preference,
@@ -32,7 +35,6 @@ from truing.feedback.formats.record import (
 from truing.feedback.formats.scales import Scale, leaning
 from truing.feedback.formats.unpaired import YES_NO
 from truing.store.conversations import Turn, checked_prompt, turns_of
-from truing.store.rows import parse_json
 from truing.store.tables import Kind
 
 Cells = Mapping[str, Any]
@@ -163,9 +165,9 @@ def _read_frame(value: Any) -> Iterator[Record]:
             yield Record(kind, turns_of(ASKED), responses, answer, annotator=worker)
         return
     prompt = row.get("prompt") or ASKED
-    turns = checked_prompt(conversation(parse_json(prompt)) if prompt.startswith("[{") else prompt)
+    turns = checked_prompt(conversation(inner(prompt)) if isinstance(prompt, str) and prompt.startswith("[{") else prompt)
     responses = tuple(Response(text(row, side), person(row.get(f"model_{side}"))) for side in ("left", "right"))
-    yield Record(Kind.PAIR, turns, responses, _of_item(label, responses), annotator=worker, shown=(0, 1))
+    yield Record(Kind.PAIR, turns, responses, _of_item(label, responses), annotator=worker, shown=listed_order(row))
 
 
 def _of_item(label: Any, responses: Sequence[Response]) -> dict[str, Any]:
@@ -185,13 +187,13 @@ ASKED = "Which do you prefer?"  # the prompt where a frame has only the names of
 
 
 def _write_frame(records: Sequence[Record]) -> Iterator[dict[str, str]]:
-    for record in records:
+    for record, order in map(as_shown, records):
         ahead = record.responses[0 if record.answer["strength"] > 0 else 1].text
         left, right = record.responses
         yield ours(
             {
                 "worker": record.annotator, "left": left.text, "right": right.text, "label": ahead, "prompt": sheet.fields(record)["prompt"],
-                "model_left": left.model, "model_right": right.model,
+                "model_left": left.model, "model_right": right.model, **order,
             }
         )  # fmt: skip
 
@@ -322,7 +324,7 @@ TABLE = Format(
 CROWD_KIT = Format(
     "crowd-kit's frames: `worker`, `left`, `right`, `label` (pairs) or `worker`, `task`, `label` (thumbs, ratings), with a `prompt` if there is one",
     "csv", each(_read_frame), lambda row: "worker" in row and "label" in row and ("left" in row or "task" in row),
-    "strength; ties, both bad and skips; flags and comments; when and how long; check questions; every kind but `pair`",
+    "strength; ties, both bad and skips; flags and comments; when and how long; whether a model judged; check questions; every kind but `pair`",
     _why_not_frame, _write_frame,
 )  # fmt: skip
 MTURK = Format(
