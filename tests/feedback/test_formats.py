@@ -328,6 +328,24 @@ def test_helpsteer_prompts_of_several_turns(read_rows: Any) -> None:
     assert record.turns == LONGER
 
 
+def test_helpsteer_is_guessed_by_all_of_its_aspects(tmp_path: Path) -> None:
+    """A table of one's own with ratings from 1 to 5 was taken for HelpSteer's from 0 to 4."""
+    rows = [{"prompt": f"Is it {rating}?", "response": "Yes.", "helpfulness": rating} for rating in range(1, 6)]
+    file = written(tmp_path / "a.csv", "table", rows)
+    assert find(file, "auto").format == "table"
+    assert [record.answer["aspects"]["helpfulness"] for record in read(file, "table")] == [1, 2, 3, 4, 5]
+    whole = {"prompt": "Is it?", "response": "Yes.", "helpfulness": 4, "correctness": 4, "coherence": 4, "complexity": 0, "verbosity": 0}
+    assert find(json_file(tmp_path, whole), "auto").format == "helpsteer"
+
+
+@pytest.mark.parametrize(("votes", "overall"), [([1, 0, 1], 1), ([-1, 0, -1], -1), ([1, 0], 1), ([-1, 0], -1), ([0, 0, 1], 0), ([2, 3, 3], 3), ([-1, 1], 0)])
+def test_helpsteer_s_overall_preference_is_the_mean_rounded(votes: list[int], overall: int) -> None:
+    form = RECORD_FORMATS["helpsteer"]
+    assert form.write is not None
+    (row,) = form.write([pair({"strength": -vote}) for vote in votes])
+    assert row["overall_preference"] == overall
+
+
 def test_mturk_times(read_rows: Any) -> None:
     (record,) = read_rows("mturk", {"WorkerId": "W", "WorkTimeInSeconds": "9.5", "SubmitTime": "Fri Jan 02 04:30:00 PST 2026",
                                     "Input.prompt": "Is it?", "Input.response": "Yes.", "Answer.rating": "3"})  # fmt: skip

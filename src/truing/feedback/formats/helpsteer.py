@@ -3,6 +3,7 @@
 HelpSteer2's prompts of several turns stand in one text with marks; HelpSteer3 has lists of turns under `context`.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -64,13 +65,20 @@ def _write(records: Sequence[Record]) -> Iterator[dict[str, Any]]:
     first = records[0]
     if first.kind == Kind.RATING:
         for record in records:
-            yield {"prompt": _marked(first.turns), "response": first.responses[0].text, **{name: value - 1 for name, value in record.answer["aspects"].items()}}
+            rated = {name: value - 1 for name, value in record.answer["aspects"].items()}
+            yield {"prompt": _marked(first.turns), "response": first.responses[0].text, **dict.fromkeys(ASPECTS), **rated}
         return
     one, two = (response.text for response in first.responses)
     scores = [-record.answer["strength"] for record in records]
-    row = {"context": first.turns, "response1": one, "response2": two, "overall_preference": int(sum(scores) / len(scores))}
+    row = {"context": first.turns, "response1": one, "response2": two, "overall_preference": _overall(scores)}
     votes = [{"score": score, "reasoning": record.answer.get("comment")} for score, record in zip(scores, records, strict=True)]
     yield {**row, "individual_preference": votes}
+
+
+def _overall(scores: Sequence[int]) -> int:
+    """The mean, rounded, halves away from 0: two of three who prefer a response are no tie."""
+    mean = sum(scores) / len(scores)
+    return int(mean + math.copysign(0.5, mean))
 
 
 def _why_not(record: Record) -> str | None:
@@ -87,7 +95,7 @@ def _why_not(record: Record) -> str | None:
 HELPSTEER = Format(
     "NVIDIA's HelpSteer 1, 2 and 3: ratings from 0 to 4 of a response, or preferences from -3 to 3, of one annotator or of each",
     "jsonl", each(_read),
-    lambda row: ("helpfulness" in row and "response" in row) or "preference_strength" in row or "overall_preference" in row,
+    lambda row: {"response", *ASPECTS} <= row.keys() or "preference_strength" in row or "overall_preference" in row,
     "both bad and skips; flags; comments on ratings; who, when, how long and in which order shown; models; check questions; aspects of other names; "
     "ratings above 5; rankings, thumbs and edits",
     _why_not, _write, together=True,
