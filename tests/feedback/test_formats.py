@@ -346,6 +346,41 @@ def test_helpsteer_s_overall_preference_is_the_mean_rounded(votes: list[int], ov
     assert row["overall_preference"] == overall
 
 
+SHP = {"post_id": "p", "history": "Is it?", "human_ref_A": "Yes.", "human_ref_B": "No."}
+
+
+def test_stanford_s_human_preferences(tmp_path: Path) -> None:
+    """1 is A, in a table of text as well; what Reddit's voters gave is no rating, and no reason to refuse the row."""
+    rows = [{**SHP, "history": f"Is it {n}?", "labels": label, "score_A": 340, "score_B": score} for n, (label, score) in enumerate([(1, 5), (0, 700), (1, 2)])]
+    for file in (written(tmp_path / "a.csv", "table", rows), json_file(tmp_path, *rows)):
+        records = read(file, "table")
+        assert [record.answer for record in records] == [{"strength": 2}, {"strength": -2}, {"strength": 2}]
+        assert {record.kind for record in records} == {Kind.PAIR}
+    assert [record.answer for record in read(written(tmp_path / "b.csv", "table", rows[:1]), "table")] == [{"strength": 2}]
+
+
+@pytest.mark.parametrize(
+    ("row", "kinds"),
+    [
+        ({**PAIR, "choice": "a", "rating_a": "9", "rating_b": "3"}, ["pair", "rating"]),
+        ({**PAIR, "response_c": "Eh.", "ranks": "1,2,3", "rating_a": "9"}, ["ranking"]),
+        ({"prompt": "Is it?", "response": "Yes.", "thumbs": "up", "score": "340"}, ["thumbs"]),
+    ],
+)
+def test_a_rating_off_the_scale_is_said_and_costs_no_choice(projects: Any, tmp_path: Path, row: dict[str, str], kinds: list[str]) -> None:
+    found = list(RECORD_FORMATS["table"].read(Source(written(tmp_path / "a.csv", "table", [row]))))
+    assert [str(item.record.kind) for item in found if isinstance(item, Numbered)] == kinds
+    assert [(item.line, "this rating is left out" in item.what) for item in found if isinstance(item, BadRow)] == [(2, True)]
+    report = import_judgements(projects(), tmp_path / "a.csv", "table")
+    assert (report.added, len(report.refused)) == (len(kinds), 1)
+
+
+def test_a_rating_off_the_scale_with_nothing_beside_it_is_a_bad_row(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", "table", [{**PAIR, "rating_a": "9", "rating_b": "3"}, {"prompt": "Is it?", "response_a": "Yes.", "rating": "9"}])
+    found = list(RECORD_FORMATS["table"].read(Source(file)))
+    assert [item.line for item in found if isinstance(item, BadRow)] == [2, 3] == [item.line for item in found]
+
+
 def test_mturk_times(read_rows: Any) -> None:
     (record,) = read_rows("mturk", {"WorkerId": "W", "WorkTimeInSeconds": "9.5", "SubmitTime": "Fri Jan 02 04:30:00 PST 2026",
                                     "Input.prompt": "Is it?", "Input.response": "Yes.", "Answer.rating": "3"})  # fmt: skip

@@ -28,7 +28,7 @@ def _plain(row: dict[str, Any]) -> Iterator[Given]:
         return
 
 
-def _records(value: Any, known: Mapping[str, Scale]) -> Iterator[Record]:
+def _records(value: Any, known: Mapping[str, Scale]) -> Iterator[Record | UserError]:
     row = obj(value)
     fields = {name.replace("-", "_"): found for name, found in obj(row.get("fields")).items()}
     turns = sheet.prompt_of(fields)
@@ -37,8 +37,8 @@ def _records(value: Any, known: Mapping[str, Scale]) -> Iterator[Record]:
         raise UserError("has no responses that were submitted", fix="export the records with their responses, or leave out those without")
     for place, (who, given) in enumerate(answers):
         given = {name: found for question, value in given.items() for name, found in _cells(question, value, fields).items()}
-        for kind, responses, answer in sheet.answers(fields, given, known):
-            yield Record(kind, turns, responses, answer, annotator=who, vote=place)
+        for item in sheet.answers(fields, given, known):
+            yield item if isinstance(item, UserError) else Record(item[0], turns, *item[1:], annotator=who, vote=place)
 
 
 def _by_person(responses: Any) -> list[tuple[str | None, Given]]:

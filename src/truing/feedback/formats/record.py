@@ -87,8 +87,8 @@ class Format(NamedTuple):
     everywhere: bool = False  # a worker's name means the same person in every file
 
 
-def each(read: Callable[[Any], Iterable[Record]]) -> Reader:
-    """A reader that makes records of one row at a time."""
+def each(read: Callable[[Any], Iterable[Record | UserError]]) -> Reader:
+    """A reader that makes records of one row at a time, as `one` does."""
 
     def reader(source: Source) -> Iterator[Numbered | BadRow]:
         for row in source.rows():
@@ -100,14 +100,14 @@ def each(read: Callable[[Any], Iterable[Record]]) -> Reader:
     return reader
 
 
-def one(source: Source, row: Row, read: Callable[[Any], Iterable[Record]]) -> Iterator[Numbered | BadRow]:
-    """The checked records of a row; or, if any can't be used, the row's complaint alone."""
+def one(source: Source, row: Row, read: Callable[[Any], Iterable[Record | UserError]]) -> Iterator[Numbered | BadRow]:
+    """The checked records of a row, and its complaints about a part of it; or, if any record can't be used, the row's complaint alone."""
     try:
-        found = [Numbered(row.line, checked(record)) for record in read(row.value)]
+        found = [item if isinstance(item, UserError) else Numbered(row.line, checked(item)) for item in read(row.value)]
     except UserError as error:
         yield bad_row(source.path.name, row.line, error)
     else:
-        yield from found
+        yield from (bad_row(source.path.name, row.line, item) if isinstance(item, UserError) else item for item in found)
 
 
 def checked(record: Record) -> Record:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from truing.errors import UserError
 from truing.feedback.formats.names import PLACES, SINGLE, Group, Layout, group_of, layout, standing
@@ -146,8 +146,8 @@ def head(source: Source, cells: Callable[[dict[str, Any]], Iterable[Cells]]) -> 
 
 def answers(
     asked: Cells, said: Cells, known: Mapping[str, Scale], columns: Layout | None = None
-) -> Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]:
-    """(kind, responses, answer) for each thing that a row says.
+) -> Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]] | UserError]:
+    """(kind, responses, answer) for each thing that a row says, and a complaint about each rating off the scale that is left out beside them.
 
     Args:
         asked: the cells with the responses.
@@ -167,9 +167,9 @@ def answers(
     found = False
     skip = said.get("skip")
     told = _about_one(responses, said, columns) if len(responses) == 1 else _about_several(places, responses, asked, listing, said, columns, known)
-    for kind, about, answer in told:
+    for item in told:
         found = True
-        yield kind, about, words(answer, **beside) if beside else answer
+        yield item if isinstance(item, UserError) or not beside else (*item[:2], words(item[2], **beside))
     if not found and isinstance(skip, str) and skip.strip():
         kind = {1: Kind.RATING, 2: Kind.PAIR}.get(len(responses), Kind.RANKING)
         yield Kind(said["kind"]) if said.get("kind") in list(Kind) else kind, responses, words({"skip": skip}, **beside)
@@ -179,18 +179,49 @@ def answers(
         )
 
 
-Said = Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]]]
+Said = Iterator[tuple[Kind, tuple[Response, ...], dict[str, Any]] | UserError]
 
 
 def _about_one(responses: tuple[Response, ...], said: Cells, columns: Layout) -> Said:
     edit, thumbs = standing(said, columns.edits), standing(said, columns.thumbs)
-    if edit is not None and isinstance(said[edit], str) and said[edit].strip():
+    corrected = edit is not None and isinstance(said[edit], str) and bool(said[edit].strip())
+    voted = thumbs is not None and (said[thumbs] is True or said[thumbs] is False or str(said[thumbs]).strip().lower() in YES_NO)
+    aspects, off = _ratings(((aspect, name) for aspect, name in columns.ratings), said, alone=not corrected and not voted)
+    if edit is not None and corrected:
         yield Kind.EDIT, responses, edited(said[edit], responses[0].text)
-    aspects = {aspect: whole(said[name], 1, 7, name) for aspect, name in columns.ratings if as_number(said[name]) is not None}
     if aspects:
         yield Kind.RATING, responses, {"aspects": aspects}
-    if thumbs is not None and (said[thumbs] is True or said[thumbs] is False or str(said[thumbs]).strip().lower() in YES_NO):
+    if thumbs is not None and voted:
         yield Kind.THUMBS, responses, {"up": yes_or_no(said[thumbs], thumbs)}
+    yield from off
+
+
+T = TypeVar("T")
+
+
+def _ratings(columns: Iterable[tuple[T, str]], said: Cells, *, alone: bool) -> tuple[dict[T, int], list[UserError]]:
+    """(the rating of each thing, complaints about those that are off the scale).
+
+    Args:
+        columns: (thing, column).
+        said:    the cells.
+        alone:   the row says nothing beside them.
+
+    Raises:
+        UserError: one is off the scale, and there is nothing beside it.
+    """
+    found: dict[T, int] = {}
+    off: list[UserError] = []
+    for thing, name in columns:
+        if as_number(said[name]) is None:
+            continue
+        try:
+            found[thing] = whole(said[name], 1, 7, name)
+        except UserError as error:
+            if alone:
+                raise
+            off.append(UserError(f"{error.what}: this rating is left out, what the row says beside it is taken", fix=error.fix))
+    return found, off
 
 
 def edited(text: str, original: str) -> dict[str, Any]:
@@ -202,16 +233,18 @@ def _about_several(
     places: Sequence[str], responses: tuple[Response, ...], asked: Cells, listing: Layout, said: Cells, columns: Layout, known: Mapping[str, Scale]
 ) -> Said:
     ranks = _ranks(places, asked, listing, said, columns)
+    preferred = list(_preference(responses, named(places, asked, listing), said, columns, known)) if len(responses) == 2 else []
     if ranks is not None:
         yield Kind.RANKING, responses, {"ranks": ranks}
-    if len(responses) == 2:
-        yield from _preference(responses, named(places, asked, listing), said, columns, known)
+    yield from preferred
+    numbers = (((place, aspect), name) for aspect, place, name in columns.rated if place in places)
+    found, off = _ratings(numbers, said, alone=ranks is None and not preferred)
     rated: dict[str, dict[str, int]] = {}
-    for aspect, place, name in columns.rated:
-        if place in places and as_number(said[name]) is not None:
-            rated.setdefault(place, {})[aspect] = whole(said[name], 1, 7, name)
+    for (place, aspect), rating in found.items():
+        rated.setdefault(place, {})[aspect] = rating
     for place, aspects in rated.items():
         yield Kind.RATING, (responses[places.index(place)],), {"aspects": aspects}
+    yield from off
 
 
 def _preference(responses: tuple[Response, ...], names: Sequence[str], said: Cells, columns: Layout, known: Mapping[str, Scale]) -> Said:

@@ -19,6 +19,7 @@ from truing.feedback.formats.record import (
     Record,
     Response,
     Source,
+    as_number,
     as_shown,
     conversation,
     each,
@@ -94,7 +95,7 @@ def _read_table(source: Source) -> Iterator[Numbered | BadRow]:
             yield from one(source, row, lambda value: _table_records(own(obj(value)), known))
 
 
-def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
+def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record | UserError]:
     turns = sheet.prompt_of(row, layout(row))
     for place, (said, columns) in enumerate(_said(row)):
         yield from _table_row(turns, row, said, columns, known, place)
@@ -102,6 +103,8 @@ def _table_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[
 
 def _said(row: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Layout]]:
     """The cells of each answer in a row, with their layout: the row itself, or each vote in a list."""
+    if "human_ref_A" in row:
+        row = _of_shp(row)
     columns = layout(row)
     votes = next((row[name] for name in columns.votes if isinstance(row[name], list)), None) if columns.votes else None
     if votes is None:
@@ -111,15 +114,24 @@ def _said(row: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Layout]]:
         yield said, layout(said)
 
 
-def _table_row(turns: list[Turn], row: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale], vote: int) -> Iterator[Record]:
-    if "human_ref_A" in row and said.get("labels") in (0, 1):  # Stanford's SHP says 1 for A
-        said = {**said, "labels": "a" if said["labels"] else "b"}
+def _of_shp(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of Stanford's SHP (Ethayarajh et al. 2022, arXiv:2110.08420), which says 1 for A, and whose scores are votes on Reddit and no ratings."""
+    label = as_number(row.get("labels"))
+    kept = {name: value for name, value in row.items() if name not in ("score_A", "score_B")}
+    return {**kept, "labels": "a" if label else "b"} if label in (0, 1) else kept
+
+
+def _table_row(turns: list[Turn], row: Cells, said: Cells, columns: Layout, known: Mapping[str, Scale], vote: int) -> Iterator[Record | UserError]:
     who, when, seconds = standing(said, columns.people), standing(said, columns.when), standing(said, columns.seconds)
     submitted = moment(said[when]) if when else None
     started = (moment(said["started_at"]) if "started_at" in said else None) or submitted
     active = milliseconds(said[seconds]) if seconds else None
     shown = str(said["shown"]).split(",") if said.get("shown") else None
-    for kind, responses, answer in sheet.answers(row, said, known, columns):
+    for item in sheet.answers(row, said, known, columns):
+        if isinstance(item, UserError):
+            yield item
+            continue
+        kind, responses, answer = item
         whole = shown is not None and len(shown) == len(responses)
         order = tuple(_place(name) for name in shown) if shown and whole else None
         name = person(said[who]) if who else None
@@ -157,12 +169,12 @@ def _fits_table(row: Mapping[str, Any]) -> bool:
 # ---- crowd-kit ----
 
 
-def _read_frame(value: Any) -> Iterator[Record]:
+def _read_frame(value: Any) -> Iterator[Record | UserError]:
     row = own(obj(value))
     worker, label = person(row.get("worker")), row.get("label")
     if "left" not in row:
-        for kind, responses, answer in sheet.answers({"response": text(row, "task")}, _labelled(label), {}):
-            yield Record(kind, turns_of(ASKED), responses, answer, annotator=worker)
+        for item in sheet.answers({"response": text(row, "task")}, _labelled(label), {}):
+            yield item if isinstance(item, UserError) else Record(item[0], turns_of(ASKED), *item[1:], annotator=worker)
         return
     prompt = row.get("prompt") or ASKED
     turns = checked_prompt(conversation(inner(prompt)) if isinstance(prompt, str) and prompt.startswith("[{") else prompt)
@@ -215,14 +227,14 @@ def _read_mturk(source: Source) -> Iterator[Numbered | BadRow]:
             yield from one(source, row, lambda value: _mturk_records(own(obj(value)), known))
 
 
-def _mturk_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
+def _mturk_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record | UserError]:
     asked, given = _part(row, "Input."), _gathered(_part(row, "Answer."))
     turns = sheet.prompt_of(asked)
     seconds = milliseconds(row.get("WorkTimeInSeconds"))
     started, submitted = (_turk_time(row.get(name)) for name in ("AcceptTime", "SubmitTime"))
-    for kind, responses, answer in sheet.answers(asked, given, known):
-        yield Record(
-            kind, turns, responses, answer, annotator=person(row.get("WorkerId")), started_at=started, submitted_at=submitted, active_ms=seconds,
+    for item in sheet.answers(asked, given, known):
+        yield item if isinstance(item, UserError) else Record(
+            item[0], turns, *item[1:], annotator=person(row.get("WorkerId")), started_at=started, submitted_at=submitted, active_ms=seconds,
         )  # fmt: skip
 
 
@@ -288,16 +300,26 @@ def _read_toloka(source: Source) -> Iterator[Numbered | BadRow]:
             yield from one(source, row, lambda value: _toloka_records(own(obj(value)), known))
 
 
-def _toloka_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record]:
+def _toloka_records(row: dict[str, Any], known: Mapping[str, Scale]) -> Iterator[Record | UserError]:
     asked, given, golden = _part(row, "INPUT:"), _part(row, "OUTPUT:"), _part(row, "GOLDEN:")
     turns = sheet.prompt_of(asked)
-    right = {(kind, responses): answer for kind, responses, answer in sheet.answers(asked, golden, known)} if any(golden.values()) else {}
+    right = _right(asked, golden, known) if any(golden.values()) else {}
     started, submitted = moment(row.get("ASSIGNMENT:started")), moment(row.get("ASSIGNMENT:submitted"))
-    for kind, responses, answer in sheet.answers(asked, given, known):
-        yield Record(
-            kind, turns, responses, answer, annotator=person(row.get("ASSIGNMENT:worker_id")), started_at=started, submitted_at=submitted,
-            active_ms=milliseconds(row.get("ASSIGNMENT:active_seconds")), gold=right.get((kind, responses)),
+    for item in sheet.answers(asked, given, known):
+        yield item if isinstance(item, UserError) else Record(
+            item[0], turns, *item[1:], annotator=person(row.get("ASSIGNMENT:worker_id")), started_at=started, submitted_at=submitted,
+            active_ms=milliseconds(row.get("ASSIGNMENT:active_seconds")), gold=right.get(item[:2]),
         )  # fmt: skip
+
+
+def _right(asked: Cells, golden: Cells, known: Mapping[str, Scale]) -> dict[tuple[Kind, tuple[Response, ...]], dict[str, Any]]:
+    """(kind, responses) → the known answer. One that can't be used spoils the row: what people said would pass for no check."""
+    found = {}
+    for item in sheet.answers(asked, golden, known):
+        if isinstance(item, UserError):
+            raise item
+        found[item[:2]] = item[2]
+    return found
 
 
 def _write_toloka(records: Sequence[Record]) -> Iterator[dict[str, str]]:
