@@ -212,12 +212,14 @@ def numbered(pair: Mapping[str, str], written: Sequence[float]) -> list[dict[str
     [
         [1, 1],  # the second from 0, or the first from 1
         [0, 0],  # the first, or a tie
+        [2, 2],  # the second, or slightly the first of five
         [4, 5, 6, 7],  # of seven, of ten, or four levels
         [1, 2, 3, 4],  # four levels, or five of which nobody took the last
         [2, 3, 4, 5, 6],
         [0, 1, 2, 3],  # of four, or from -3 with nobody for the first
         [1, 2, 3],  # 3 is a tie, or the second
         [-1, 1, 2, 3, 4, 5],  # -1 may be no answer at all
+        [-1, 1, 2],
         [0.25, 0.5],
     ],
     ids=str,

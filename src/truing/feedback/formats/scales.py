@@ -109,18 +109,18 @@ def _by_name(number: float, scale: Scale, names: Sequence[str]) -> int | None:
 
 def _of_place(number: float, scale: Scale) -> int:
     """The strength, from a place: from 1 where there is a 2, from 0 where there are both 0 and 1."""
+    if scale.low == scale.high:
+        raise _untold(number, scale)
     if scale.high == 2:
         return FROM_1[int(number)]
-    if scale.low < scale.high:
-        return -MODERATE if number else MODERATE
-    raise _untold(number, scale)
+    return -MODERATE if number else MODERATE
 
 
 def _middle(number: float, scale: Scale) -> tuple[float, float]:
     """(the number that is a tie, how far from it the ends are) of a column that says how much."""
     low, high, whole = scale
     furthest = max(-low, high)
-    if low < 0 and (furthest <= FAR or low == -high):
+    if low < 0 and (low == -high or (furthest <= FAR and (low < -1 or high <= 0))):  # -1 alone, far from the other end, may stand for no answer
         return 0.0, furthest
     if (low, high) in ENDS or (not whole and (low, high) == (0, 1)):
         return (low + high) / 2, (high - low) / 2
