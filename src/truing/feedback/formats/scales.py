@@ -3,10 +3,11 @@ degree on a scale with the first response at its low end and the second at its h
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from truing.errors import UserError
-from truing.feedback.formats.names import NUMBERED, SAME_PLACE
+from truing.feedback.formats.names import LONGEST_NAME, NUMBERED, SAME_PLACE
 from truing.feedback.formats.record import MODERATE, Response, as_number
 
 FIRST = {
@@ -149,10 +150,10 @@ def leaning(value: Any, responses: Sequence[Response], scale: Scale | None, name
         UserError: the cell says nothing that is known.
     """
     word = value.strip().lower() if isinstance(value, str) else ""
-    number = as_number(value)
+    number = None if word in FIRST or word in SECOND else as_number(value)
     if number is not None:
         return {"strength": strength_of(number, scale or Scale(number, number, number == int(number)), names, degree=degree)}
-    place = _named(word, names)
+    place = _named(word, tuple(names)) if len(word) <= LONGEST_NAME else None
     if place is not None:
         return {"strength": -MODERATE if place else MODERATE}
     if word in FIRST:
@@ -171,7 +172,8 @@ def leaning(value: Any, responses: Sequence[Response], scale: Scale | None, name
     raise UserError(f"the preference is {str(value)[:40]!r}", fix="write a, b, tie or both bad, or a number, or leave the row out")
 
 
-def _named(word: str, names: Sequence[str]) -> int | None:
+@lru_cache(maxsize=256)  # the same few words all through a file
+def _named(word: str, names: tuple[str, ...]) -> int | None:
     """Which of two responses a word names as their columns do (`c` beside `response_b` and `response_c`); None: neither."""
     match = NUMBERED.fullmatch(word)
     places = [SAME_PLACE.get(name, name) for name in names]

@@ -237,6 +237,8 @@ def _about_several(
     if ranks is not None:
         yield Kind.RANKING, responses, {"ranks": ranks}
     yield from preferred
+    if not columns.rated:
+        return
     numbers = (((place, aspect), name) for aspect, place, name in columns.rated if place in places)
     found, off = _ratings(numbers, said, alone=ranks is None and not preferred)
     rated: dict[str, dict[str, int]] = {}
