@@ -197,6 +197,17 @@ def test_two_thumbs_up_prefer_nothing_and_prompts_dont_mix() -> None:
     assert to_rows([of_kind("thumbs", "u", "a", up), of_kind("thumbs", "v", "b", {"ann": {"up": False}}, about="others")], TRUST, EXACT) == []
 
 
+def test_thumbs_on_one_side_prefer_nothing_however_they_are_trusted() -> None:
+    """The pseudo-vote moves the share of the less trusted further: no preference of anybody's."""
+    more, less = {"ann": {"up": True}}, {"bob": {"up": True}}
+    assert to_rows([of_kind("thumbs", "u", "a", more), of_kind("thumbs", "v", "b", less)], TRUST, PreferenceSettings()) == []
+    both = {"ann": {"up": True}, "bob": {"up": True}}
+    assert to_rows([of_kind("thumbs", "u", "a", both), of_kind("thumbs", "v", "b", less)], TRUST, PreferenceSettings()) == []
+    split = {"ann": {"up": True}, "bob": {"up": False}}
+    row, = to_rows([of_kind("thumbs", "u", "a", split), of_kind("thumbs", "v", "b", less)], TRUST, PreferenceSettings())  # fmt: skip
+    assert row["target"] < 0.5
+
+
 def test_texts_that_read_the_same_are_not_compared() -> None:
     assert set(summary([of_kind("ranking", "r", "aab", {"ann": {"ranks": [1, 2, 3]}})])) == {"r/0/2", "r/1/2"}
 
