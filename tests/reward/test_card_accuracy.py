@@ -1,13 +1,20 @@
 """How often scores side with people, by hand: in all, by stratum, beside people and beside rules that read nothing."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reward.letters import row, said_of, write_dataset
+from stored import judgement, prompt
 from truing.artifacts import write_artifact
+from truing.errors import UserError
+from truing.preferences import Asked, PreferenceSettings, to_rows
 from truing.reward.card.accuracy import beside_rules, human_agreement, judged_accuracy, kind_of, majority_accuracy, question_kinds, step, strata
+from truing.reward.train_pairs import require_rows
 from truing.store.project import Project
+from truing.store.tables import Sample
 
 
 def test_majority_accuracy_by_hand() -> None:
@@ -40,6 +47,46 @@ def test_human_agreement_is_over_couples_who_both_took_a_side() -> None:
     ]
     found = human_agreement(rows)
     assert (found.value, found.n) == (2 / 4, 4)
+
+
+PEOPLE = {"ann": 0.9, "bob": 0.9}
+
+
+def preferences(kind: str, *answers: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as the dataset makes them, of a pair, or of a question about each of two responses; each answer is given by annotator."""
+    samples = [Sample(id=side, text=side, token_ids=None, finished=True) for side in "ab"]
+    about = [samples] if kind == "pair" else [[sample] for sample in samples]
+    asked = [
+        Asked(f"q{place}", prompt("Why?"), some, [judgement(f"q{place}", f"{who}-{place}", annotator_id=who, answer=said) for who, said in given.items()], kind)
+        for place, (some, given) in enumerate(zip(about, answers, strict=True))
+    ]
+    return to_rows(asked, PEOPLE, PreferenceSettings())
+
+
+def test_a_thumb_is_no_judgement_of_two_responses() -> None:
+    """Ann's and Bob's thumbs up for a and Bob's down for b: nobody disagrees with anybody about the pair, or agrees."""
+    rows = preferences("thumbs", {"ann": {"up": True}, "bob": {"up": True}}, {"ann": {"up": True}, "bob": {"up": False}})
+    assert len(rows) == 1
+    assert human_agreement(rows).n == 0
+    assert judged_accuracy(rows, [(1.0, 0.0)]).n == 0
+    assert majority_accuracy(rows, [(1.0, 0.0)]).value == 1
+    found = strata([], rows, [(1.0, 0.0)], {"q0": "thumbs", "q1": "thumbs"})["kind"]
+    assert [(one["stratum"], one["accuracy"]["n"], one["judged"]["n"], one["ceiling"]["n"]) for one in found] == [("thumbs", 1, 0, 0)]
+
+
+def test_ratings_of_two_responses_by_two_people_are_compared() -> None:
+    rated = [{who: {"aspects": {"overall": points}} for who in PEOPLE} for points in (4, 2)]
+    rows = preferences("rating", *rated)
+    assert (human_agreement(rows).value, human_agreement(rows).n) == (1, 1)
+
+
+def test_as_many_for_one_as_for_the_other_prefer_none_whatever_the_last_digit_says() -> None:
+    row, = rows = preferences("pair", {"ann": {"strength": 2}, "bob": {"strength": -2}})  # fmt: skip
+    assert row["target"] != 0.5  # a rounding off
+    assert majority_accuracy(rows, [(1.0, 0.0)]).n == 0
+    assert beside_rules(rows, [(1.0, 0.0)])[0]["accuracy"]["n"] == 0
+    with pytest.raises(UserError, match="1 of them ties"):
+        require_rows(rows, rows, 1)
 
 
 def test_the_longer_and_the_shorter_answer_as_rivals() -> None:

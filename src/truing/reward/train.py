@@ -31,7 +31,7 @@ from truing.reward.reference import reference_responses, responses_of
 from truing.reward.train_frozen import Fit, Frozen, fit_linear
 from truing.reward.train_judged import fit_judged, held_out_surprise
 from truing.reward.train_mlp import fit_mlp
-from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, tokenised
+from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, takes_side, tokenised
 from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
@@ -300,7 +300,7 @@ def _write(work: Work, fitted: Fitted) -> Artifact:
 
 def _measured(work: Work, fitted: Fitted) -> tuple[dict[str, Any], dict[str, Any] | None, list[dict[str, Any]]]:
     """Facts, card and the lines of held_out.jsonl; without a held-out pair that takes a side the facts of a model that nobody could measure."""
-    if all(row["target"] == 0.5 for row in work.held_out):
+    if not any(takes_side(row["target"]) for row in work.held_out):
         return {**unmeasured(), "n_held_out": 0}, None, []
     head = fitted.fit.head
     return measure(

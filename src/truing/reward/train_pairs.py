@@ -18,6 +18,7 @@ from truing.reward.features import Item
 from truing.store.ids import seed_from
 
 Row = dict[str, Any]  # a line of pairs.jsonl
+EVEN = 1e-9  # from 1/2: as far as rounding takes a target that is even
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,18 @@ def read_rows(dataset: Artifact) -> tuple[list[Row], list[Row]]:
     return [row for row in rows if row["split"] == "train"], [row for row in rows if row["split"] == "held-out"]
 
 
+def takes_side(target: float) -> bool:
+    """Whether what judgements come to prefers a response. As many for one as for the other, equally trusted, prefer none, whatever the last digit says."""
+    return abs(target - 0.5) > EVEN
+
+
 def require_rows(train: Sequence[Row], held_out: Sequence[Row], needed: int) -> None:
     """Stop, in words, where nothing could be learned or measured.
 
     Raises:
         UserError: too few preferences, or none that takes a side, or no held-out ones.
     """
-    decided = [row for row in train if row["target"] != 0.5]
+    decided = [row for row in train if takes_side(row["target"])]
     if len(train) < needed or not decided:
         raise UserError(
             f"the dataset has {len(train)} train preferences, {len(train) - len(decided)} of them ties; a reward model needs at least {needed}, not all ties",
@@ -68,7 +74,7 @@ def require_rows(train: Sequence[Row], held_out: Sequence[Row], needed: int) -> 
         )
     if len({row["prompt_id"] for row in train}) < 2:
         raise UserError("all train preferences are about one prompt: nothing tells taste from topic", fix="collect judgements on more prompts")
-    if all(row["target"] == 0.5 for row in held_out):
+    if not any(takes_side(row["target"]) for row in held_out):
         raise UserError(
             f"the dataset has {len(held_out)} held-out preferences and none takes a side, so that the reward model's accuracy can't be measured",
             fix="collect judgements on more prompts: a share of them, prompts.held_out_share, is kept for measuring",

@@ -21,7 +21,7 @@ from truing.reward.card.measure import measure
 from truing.reward.card.slopes import sides_shown
 from truing.reward.score import Answer
 from truing.reward.scoring import Ask, ScoreBook
-from truing.reward.train_pairs import Row, read_rows
+from truing.reward.train_pairs import Row, read_rows, takes_side
 from truing.stats import temperature
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
@@ -134,7 +134,7 @@ def mark(project: Project, book: ScoreBook, trunk: Trunk, with_: Yardstick, *, m
     """
     if not with_.reference:
         return Marks({"mean": 0.0, "std": 1.0, "nats": None, "members": members, "n_reference": 0, **unmeasured()}, None, [])
-    some = [row for row in with_.train if row["target"] != 0.5][:MOST_PAIRS] if nats is None else []
+    some = [row for row in with_.train if takes_side(row["target"])][:MOST_PAIRS] if nats is None else []
     asked = [with_.reference, *(_sides(rows, side) for rows in (some, with_.held_out) for side in ("a", "b"))]
     scores = torch.tensor(book([answer for part in asked for answer in part], "scores"), dtype=torch.float64)
     mean, std = _normalisation(scores[: len(with_.reference)])

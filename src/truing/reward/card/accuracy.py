@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truing.artifacts import Artifact
-from truing.reward.train_pairs import Row
+from truing.reward.train_pairs import Row, takes_side
 from truing.stats import Interval, bootstrap_mean, plain
 from truing.store.ids import seed_from
 
@@ -82,7 +82,7 @@ def beside_rules(rows: Sequence[Row], scores: Scores, *, seed: int = 0) -> list[
     Returns:
         rows of `rule`, `accuracy` (an interval over prompts) and `lead` (of the differences pair by pair).
     """
-    decided = [place for place, row in enumerate(rows) if row["target"] != 0.5]
+    decided = [place for place, row in enumerate(rows) if takes_side(row["target"])]
     ours = _majority(rows, scores)
     found = []
     for name, rule in RULES.items():
@@ -160,7 +160,7 @@ def _majority(rows: Sequence[Row], scores: Scores, stratum: Callable[[Row], str 
     return [
         Trial(right(a - b, row["target"] - 0.5), row["prompt_id"], stratum(row) or "")
         for row, (a, b) in zip(rows, scores, strict=True)
-        if row["target"] != 0.5
+        if takes_side(row["target"])
     ]  # fmt: skip
 
 
@@ -185,8 +185,13 @@ def _couples(rows: Sequence[Row], stratum: Callable[[Row, Row], str | None]) -> 
 
 
 def _of_two(row: Row) -> list[Row]:
-    """The judgements of a pair that take a side."""
-    return [judgement for judgement in row["judgements"] if judgement["strength"] != 0]
+    """The judgements of a pair that take a side. A thumb is about one of the two responses, so that it neither takes a side nor agrees with another's."""
+    return [] if _of_thumbs(row) else [judgement for judgement in row["judgements"] if judgement["strength"] != 0]
+
+
+def _of_thumbs(row: Row) -> bool:
+    """Whether a line of pairs.jsonl came from thumbs: of two questions, like one from ratings, but each of its judgements is about one of them."""
+    return "+" in str(row["question_id"]) and not any("+" in str(judgement["id"]) for judgement in row["judgements"])
 
 
 def right(margin: float, label: float) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from truing.console import say
 from truing.reward.card.accuracy import right
-from truing.reward.train_pairs import Row
+from truing.reward.train_pairs import Row, takes_side
 from truing.stats import Interval, plain
 from truing.store.ids import seed_from
 
@@ -89,7 +89,7 @@ def learning_curve(train: Sequence[Row], held_out: Sequence[Row], refit: Refit, 
     Returns:
         what `curve_through` gives.
     """
-    decided = [place for place, row in enumerate(held_out) if row["target"] != 0.5]
+    decided = [place for place, row in enumerate(held_out) if takes_side(row["target"])]
     found: dict[float, list[tuple[int, Floats]]] = {}
     for number, part in enumerate(parts, 1):
         say(f"learning curve: fit {number} of {len(parts)}, {part.fraction:.1%} of the train prompts")

@@ -19,7 +19,7 @@ from truing.reward.card.fitness import fitness
 from truing.reward.card.scores import best_of_n, distribution
 from truing.reward.card.slopes import slopes
 from truing.reward.features import Item
-from truing.reward.train_pairs import Row
+from truing.reward.train_pairs import Row, takes_side
 from truing.stats import auc, binary_log_loss, expected_calibration_error, finite, plain, reliability_curve, spearman
 from truing.store.ids import seed_from
 from truing.store.project import Project
@@ -62,7 +62,7 @@ def measure(
     margins = [(a - b) * std for a, b in pairs]
     predicted = chances(margins)
     targets, prompts = [float(row["target"]) for row in held_out], [row["prompt_id"] for row in held_out]
-    decided = [place for place, target in enumerate(targets) if target != 0.5]
+    decided = [place for place, target in enumerate(targets) if takes_side(target)]
     accuracy = majority_accuracy(held_out, pairs, seed=seed)
     lengths, given, groups = [len(response) for _, response in items], reference.tolist(), [prompt for prompt, _ in items]
     facts = {

@@ -28,7 +28,7 @@ from truing.reward.card.refit import refitting
 from truing.reward.features import FeatureCache, Item
 from truing.reward.score import Answer, AnyRewardModel, RewardModel, load_reward_model
 from truing.reward.scoring import ScoreBook, asks
-from truing.reward.train_pairs import Row, read_rows, response_of, tokenised
+from truing.reward.train_pairs import Row, read_rows, response_of, takes_side, tokenised
 from truing.reward.yardstick import answer_of
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
@@ -136,7 +136,7 @@ class _Looks:
         """Spread of the members against the errors of their mean."""
         if self.trained is None:
             return None
-        decided = [place for place, row in enumerate(self.held_out) if row["target"] != 0.5]
+        decided = [place for place, row in enumerate(self.held_out) if takes_side(row["target"])]
         pairs = tokenised(self.held_out, self.trained.trunk)
         margins = (_raw(self.project, self.trained, pairs.a) - _raw(self.project, self.trained, pairs.b))[decided].double().numpy()
         rows = [self.held_out[place] for place in decided]
