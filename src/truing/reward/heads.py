@@ -73,6 +73,10 @@ class Head(nn.Module):
         """(N, K) each member's score in the unit of the loss: a difference of d means odds of exp(d) : 1."""
         raise NotImplementedError
 
+    def stretch(self, factor: Tensor) -> None:
+        """Multiply each member's raw score by its own factor, (K,)."""
+        raise NotImplementedError
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, K) from (N, D) features as the trunk gave them."""
         return self.raw(self.standardised(features))
@@ -122,6 +126,11 @@ class LinearHead(Head):
         return standardised @ self.weight.T
 
     @torch.no_grad()
+    def stretch(self, factor: Tensor) -> None:
+        """Multiply each member's raw score by its own factor, (K,)."""
+        self.weight.mul_(factor[:, None])
+
+    @torch.no_grad()
     def direction(self) -> tuple[Tensor, float]:
         """(D,) fp32 and a constant: the members' mean and both normalisations in one linear form of what is read; their sum is the score."""
         slope = self.weight.double().mean(0) / self.scale.double()
@@ -143,6 +152,11 @@ class MLPHead(Head):
         """(N, K)."""
         hidden = nn.functional.gelu(standardised @ self.inner + self.bias)  # (K, N, W)
         return torch.einsum("knw,kw->nk", hidden, self.outer)
+
+    @torch.no_grad()
+    def stretch(self, factor: Tensor) -> None:
+        """Multiply each member's raw score by its own factor, (K,)."""
+        self.outer.mul_(factor[:, None])
 
 
 def save_head(head: Head, file: Path) -> None:

@@ -4,7 +4,7 @@ Shapes: S responses, N pairs, K members of an ensemble.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ from truing.artifacts import Artifact
 from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.features import Item
-from truing.reward.judged import Forms, Judged, Said, Scales, forms_of, judged, surprise
+from truing.reward.judged import SCALED, Forms, Judged, Said, Scales, forms_of, judged, surprise
 from truing.reward.losses import bradley_terry
 from truing.reward.train_pairs import Pairs, response_of
 from truing.store.ids import canonical
@@ -166,6 +166,13 @@ class SaidLesson:
 
         optimizer.step(loss)
         return scales
+
+    def units(self, beside: Iterable[nn.Module]) -> Tensor:
+        """(K,) nats of a comparison in one nat of each member's score, by the scale that it learned for pairs; where nobody compared two, for the first of
+        rankings, ratings and thumbs that there are."""
+        kinds = {Kind.PAIR if one.kind == Kind.EDIT else one.kind for one in self.said}
+        compared = next(kind for kind in SCALED if kind in kinds)
+        return torch.tensor([scales.scale(compared).item() for scales in beside if isinstance(scales, Scales)])
 
     def asked(self, heed: Heed | None = None) -> Asked:
         """How surprising the judgements are; the price of the scales is spread over the whole dataset."""

@@ -223,7 +223,7 @@ def _fit_trunk(work: Work, checkpoint: Path) -> Fitted:
     trunk = work.trunk if settings.head == "adapter" else open_trunk(ModelSettings(name=work.trunk.name, dtype="fp32"))
     spec = trunk_spec(trunk, settings)
     (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
-    fit, beside = fit_trunk(trunk, lesson, settings, work.seed, checkpoint, work.run.progress)
+    fit, beside = _in_nats(*fit_trunk(trunk, lesson, settings, work.seed, checkpoint, work.run.progress), lesson)
     parts = [unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     with torch.no_grad(), trunk.using(ROLE if settings.head == "adapter" else None):
         held_out, *rest = (learned_states(trunk, items, spec) for items in parts)
@@ -245,17 +245,24 @@ def fit_frozen(lesson: Lesson, features: Tensor, settings: RewardSettings, seed:
         beat: called often with how far the fit is.
 
     Returns:
-        the head, and what each member learned beside its scores.
+        the head, with scores in nats of a comparison, and what each member learned beside them.
     """
     if settings.head == "mlp":
-        return fit_mlp(lesson, features, settings, seed, beat)
+        return _in_nats(*fit_mlp(lesson, features, settings, seed, beat), lesson)
     if isinstance(lesson, SaidLesson):
         fit, scales = fit_judged(lesson, features, settings, seed, beat)
-        return fit, list(scales)
+        return _in_nats(fit, list(scales), lesson)
     assert isinstance(lesson, PairLesson)
     first, second = lesson.places()
     data = Frozen(features[first], features[second], lesson.pairs.target, lesson.pairs.weight, lesson.prompts)
     return fit_linear(data, settings, seed, beat), []
+
+
+def _in_nats(fit: Fit, beside: list[nn.Module], lesson: Lesson) -> tuple[Fit, list[nn.Module]]:
+    """The same with a head whose scores differ by the log-odds of a comparison: what kinds share is the scores, and each kind's nats are on its own scale."""
+    if isinstance(lesson, SaidLesson):
+        fit.head.stretch(lesson.units(beside))
+    return fit, beside
 
 
 @torch.no_grad()
@@ -265,7 +272,8 @@ def _with_surprise(fit: Fit, lesson: Lesson, unseen: SaidLesson | None, states: 
         return fit
     assert isinstance(lesson, SaidLesson)
     scales = [own for own in beside if isinstance(own, Scales)]
-    return fit._replace(facts=fit.facts | {"held_out_surprise": held_out_surprise(unseen, fit.head(states), scales, lesson.beside())})
+    shared = fit.head(states) / lesson.units(beside)
+    return fit._replace(facts=fit.facts | {"held_out_surprise": held_out_surprise(unseen, shared, scales, lesson.beside())})
 
 
 def _normalised(fit: Fit, trunk: Trunk, spec: FeatureSpec, a: Tensor, b: Tensor, reference: Tensor) -> Fitted:
