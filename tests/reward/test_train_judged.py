@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from truing.reward.features import Item
 from truing.reward.heads import Head, LinearHead, MLPHead
 from truing.reward.judged import Judged, Said, Scales, forms_of, judged, surprise
 from truing.reward.lessons import SaidLesson
@@ -117,6 +118,27 @@ def test_without_a_pair_scores_are_told_in_the_nats_of_what_compares() -> None:
     assert lesson.units([scales]).tolist() == pytest.approx([scales.scale(Kind.RANKING).item()])
     edited = SaidLesson([], [], [*said, Said(Kind.EDIT, (0, 1), {}, 1.0)], [*prompts, "p"], 1.0, forms_of(said), CENTRE, 12.0)
     assert edited.units([scales]).tolist() == pytest.approx([scales.scale(Kind.PAIR).item()])
+
+
+def test_scores_are_held_by_what_is_said_of_them() -> None:
+    """All scores 3: each judgement pays 9 times the price, however many responses it is about; one that isn't heeded pays nothing."""
+    ranked, preferred = Said(Kind.RANKING, (0, 1, 2, 3), {"ranks": [1, 2, 3, 4]}, 0.5), Said(Kind.PAIR, (4, 5), {"strength": 1}, 2.0)
+    said = [ranked, preferred, Said(Kind.THUMBS, (4,), {"up": True}, 1.0)]
+    items: list[Item] = [((i,), (i,)) for i in range(6)]
+    prompt_of, forms = ["p"] * 4 + ["q"] * 2, forms_of(said)
+    free, dear = (SaidLesson(items, prompt_of, said, ["p", "q", "q"], 1.0, forms, centre, 3.5) for centre in (0.0, 0.1))
+    scores, scales = torch.full((6,), 3.0), Scales(forms)
+
+    def price(heed: dict[str, float] | None, at: Tensor = scores) -> float:
+        return dear.asked(heed).loss(at, scales).item() - free.asked(heed).loss(at, scales).item()
+
+    assert price(None) == pytest.approx(0.9 * 3.5)
+    assert price({"p": 1.0}) == pytest.approx(0.9 * 0.5)
+    assert price({"p": 2.0, "q": 1.0}) == pytest.approx(0.9 * dear.asked({"p": 2.0, "q": 1.0}).mass)
+    assert price({"p": 1.0}, torch.tensor([0.0, 0, 0, 0, 3, 3])) == 0
+    assert price({"q": 1.0}, torch.tensor([0.0, 0, 0, 0, 3, 0])) == pytest.approx(0.9 * (2 / 2 + 1))
+    parts = [dear.only([name]).asked().loss(at, scales).item() for name, at in (("p", scores[:4]), ("q", scores[4:]))]
+    assert sum(parts) == pytest.approx(dear.asked().loss(scores, scales).item())
 
 
 def test_a_kind_given_up_doesn_t_undo_l2() -> None:

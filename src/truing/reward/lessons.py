@@ -16,7 +16,7 @@ from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.features import Item
 from truing.reward.judged import SCALED, Forms, Judged, Said, Scales, forms_of, judged, surprise
-from truing.reward.losses import bradley_terry
+from truing.reward.losses import MOST_RANKED, bradley_terry
 from truing.reward.train_pairs import Pairs, response_of
 from truing.store.ids import canonical
 from truing.store.tables import Kind, Split
@@ -121,7 +121,7 @@ class SaidLesson:
         prompts: the prompt's id of each judgement.
         nats_a_step: log-odds that a step of a pair's strength stands for.
         forms: of the whole dataset.
-        centre: price of a response's squared score.
+        centre: price of the mean square of a judgement's scores.
         whole: weight of all the judgements that there are, of which these may be a part.
     """
 
@@ -175,15 +175,22 @@ class SaidLesson:
         return torch.tensor([scales.scale(compared).item() for scales in beside if isinstance(scales, Scales)])
 
     def asked(self, heed: Heed | None = None) -> Asked:
-        """How surprising the judgements are; the price of the scales is spread over the whole dataset."""
-        said = self.tensors(heed)
+        """How surprising the judgements are; the price of the scales is spread over the whole dataset, and that of a score goes by what was said of it."""
+        said, about = self.tensors(heed), self._about(heed)
 
         def loss(scores: Tensor, scales: nn.Module) -> Tensor:
             assert isinstance(scales, Scales)
             own = scores.double()
-            return (surprise(own, said, scales) + scales.price() / self.whole) * said.weight + self.centre * own.square().sum()
+            return (surprise(own, said, scales) + scales.price() / self.whole) * said.weight + self.centre * (about * own.square()).sum()
 
         return Asked(said.weight, loss if said.weight else _nothing)
+
+    def _about(self, heed: Heed | None) -> Tensor:
+        """(S,) trust in what is said of each response, as it is heeded; that in a judgement is shared out among its responses."""
+        found = torch.zeros(len(self.responses), dtype=torch.float64)
+        for one, prompt in zip(self.said, self.prompts, strict=True):
+            found[list(one.responses)] += one.trust * (1.0 if heed is None else heed.get(prompt, 0.0)) / len(one.responses)
+        return found
 
 
 def said_rows(dataset: Artifact) -> list[dict[str, Any]]:
@@ -199,8 +206,13 @@ def require_said(rows: Sequence[Mapping[str, Any]], needed: int) -> None:
         rows: lines of said.jsonl.
 
     Raises:
-        UserError: too few train judgements, none that tells better from worse, or all about one prompt.
+        UserError: too few train judgements, none that tells better from worse, all about one prompt, or a ranking of more than can be learned from.
     """
+    if long := sorted({len(row["responses"]) for row in rows if row["kind"] == Kind.RANKING and len(row["responses"]) > MOST_RANKED}):
+        raise UserError(
+            f"the dataset has rankings of up to {long[-1]} responses; learned from as they were made, one has {MOST_RANKED} at most",
+            fix="learn from the pairs that they come to (reward.learn_from=pairs), or leave out their rounds",
+        )
     train = [row for row in rows if row["split"] == Split.TRAIN]
     if (n := sum(len(row["said"]) for row in train)) < needed:
         raise UserError(
