@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import commands
-from reward.letters import letter_rows, write_dataset
+from reward.letters import letter_rows, said_of, write_dataset
 from truing.errors import UserError
 from truing.models.registry import ModelSettings
 from truing.models.trunk import open_trunk
@@ -177,6 +177,19 @@ def test_what_was_learned_from_is_left_out(trained: tuple[Path, str], tmp_path: 
     same = [Row([{"role": "system", "content": "Sing."}, *one["turns"]], "x", ("y",)) for one in learned[:3]]  # a prompt goes by how it opens
     with pytest.raises(UserError, match="all 3 preferences are about prompts"):
         not_learned_from(project, reward, same)
+    project.database.close()
+
+
+@pytest.mark.slow
+def test_prompts_that_were_learned_from_without_a_pair_are_left_out(tmp_path: Path, tiny_model: Path) -> None:
+    """Thumbs about one answer to each prompt: pairs.jsonl has nothing, and the model knows the prompts all the same."""
+    project = open_project(create_project(tmp_path / "p", settings=f'[model]\nname = "{tiny_model}"\ndtype = "fp32"\n'))
+    letters = letter_rows(60)
+    thumbs = [line for place, line in enumerate(said_of(letters, "thumbs")) if place % 4 in (0, 3)]
+    settings = RewardSettings(readings=("mean@0.5",), members=2, max_tokens=64, l2=0.1, learn_from="judgements")
+    made = train_reward_model(project, settings, write_dataset(project, [], thumbs).id, open_trunk(project.settings(ModelSettings)), seed=1)
+    asked = [Row(one["turns"], "x", ("y",)) for one in letters]
+    assert not_learned_from(project, made.id, asked) == asked[:18]  # those that were held out
     project.database.close()
 
 

@@ -16,7 +16,7 @@ from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 from truing.reward.card.page import write_page
 from truing.reward.card.stage import make_card, read_card
-from truing.reward.eval_files import _learned_from
+from truing.reward.eval_files import _fitted
 from truing.reward.objectives.model import CombinedModel, open_parts
 from truing.reward.objectives.stage import combine_reward_models, nats_of
 from truing.reward.objectives.weighing import Floor, Objective, parse_floor, parse_objective, require_sound, weighed
@@ -213,7 +213,7 @@ def test_it_may_be_a_part_itself(shared: Project, trunk: Trunk, objectives: list
     whole = combine_reward_models(shared, [Objective("all", combined.id, 1.0), objectives[0]], [], trunk, seed=1)
     assert load_reward_model(shared, whole.id, trunk).score_answers([]) == ([], [])
     assert len(load_reward_model(shared, whole.id, trunk).score_answers(ANSWERS)[0]) == len(ANSWERS)
-    assert {one.id for one in _learned_from(shared, whole.id)} == {parent for parent in combined.parents if parent.startswith("dataset-")}
+    assert {parent for one in _fitted(shared, whole.id) for parent in one.parents} == {parent for parent in combined.parents if parent.startswith("dataset-")}
 
 
 def test_it_is_measured_by_the_rules_of_every_card(shared: Project, combined: Artifact) -> None:

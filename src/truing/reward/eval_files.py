@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from truing.artifacts import Artifact, load_artifact
 from truing.errors import UserError
+from truing.reward.lessons import said_rows
 from truing.reward.score import Answer, Scorer
 from truing.reward.scoring import ScoreBook, asks
-from truing.reward.train_pairs import read_rows
+from truing.reward.train_pairs import Row, read_rows
 from truing.stats import Interval, bootstrap, bootstrap_mean, plain, wilson
 from truing.store.conversations import Turn
 from truing.store.ids import content_id, seed_from
 from truing.store.project import Project
 from truing.store.splits import normal_text
+from truing.store.tables import Split
 
 Floats = NDArray[np.float64]
 
@@ -111,7 +113,7 @@ def not_learned_from(project: Project, reward_id: str, rows: Sequence[Preferred]
     Raises:
         UserError: there were rows, and all of them did.
     """
-    known = {_opening(row["turns"]) for dataset in _learned_from(project, reward_id) for row in read_rows(dataset)[0]}
+    known = {_opening(row["turns"]) for fitted in _fitted(project, reward_id) for row in _learned_from(project, fitted)}
     left = [row for row in rows if _opening(row.turns) not in known]
     if rows and not left:
         raise UserError(
@@ -141,13 +143,20 @@ def _opening(turns: Sequence[Mapping[str, str]]) -> str:
     return normal_text(next(turn["content"] for turn in turns if turn["role"] == "user"))
 
 
-def _learned_from(project: Project, reward_id: str) -> list[Artifact]:
-    """The datasets that a reward model, or a part of it, was fitted to; one from outside was only measured on its own."""
+def _fitted(project: Project, reward_id: str) -> list[Artifact]:
+    """A reward model that was fitted here, or those that are parts of it; one from outside was only measured on the project's judgements."""
     artifact = load_artifact(project.artifacts, reward_id)
     source = artifact.facts.get("source")
     if source == "combined":
-        return [dataset for parent in artifact.parents if parent.startswith("reward-") for dataset in _learned_from(project, parent)]
-    return [] if source else [load_artifact(project.artifacts, parent) for parent in artifact.parents if parent.startswith("dataset-")]
+        return [fitted for parent in artifact.parents if parent.startswith("reward-") for fitted in _fitted(project, parent)]
+    return [] if source else [artifact]
+
+
+def _learned_from(project: Project, fitted: Artifact) -> list[Row]:
+    """Lines of what a reward model was fitted to: of pairs, or of judgements, of which some came to no pair."""
+    dataset = next(load_artifact(project.artifacts, parent) for parent in fitted.parents if parent.startswith("dataset-"))
+    told = said_rows(dataset) if fitted.manifest["settings"].get("learn_from") == "judgements" else []
+    return [*read_rows(dataset)[0], *(row for row in told if row["split"] == Split.TRAIN)]
 
 
 def _scores(book: ScoreBook, rows: Sequence[Preferred]) -> list[Floats]:
