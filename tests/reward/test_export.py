@@ -1,10 +1,11 @@
 """A reward model that others load gives the scores that it gives here."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from reward.letters import letter_rows, write_dataset
 from truing.errors import UserError
@@ -54,6 +55,23 @@ def test_transformers_gives_the_same_scores(project: Project, trunk: Trunk, tmp_
     ours, _ = model.score_texts([turns] * len(TEXTS), TEXTS)
     assert ours == pytest.approx(theirs, abs=1e-4)
     assert max(ours) - min(ours) > 1e-2  # it tells them apart at all
+
+
+def test_a_model_that_lists_the_kinds_of_its_layers_is_cut_with_them(project: Project, tiny_model: Path, tmp_path: Path) -> None:
+    """Qwen 2's configuration has a kind for each layer, and is refused where these aren't as many as the layers."""
+    folder = shutil.copytree(tiny_model, tmp_path / "qwen2")
+    sizes = {name: getattr(AutoConfig.from_pretrained(tiny_model), name) for name in ("vocab_size", "hidden_size", "num_attention_heads", "eos_token_id")}
+    own = Qwen2Config(**sizes, intermediate_size=64, num_hidden_layers=2, num_key_value_heads=2, initializer_range=0.3, tie_word_embeddings=True)
+    Qwen2ForCausalLM(own).save_pretrained(folder)
+    model = made(project, open_trunk(ModelSettings(name=str(folder), dtype="fp32")), KINDS["adapter below the top"])
+    offset = export_classifier(model, tmp_path / "out")
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert (classifier.config.num_hidden_layers, classifier.config.layer_types) == (1, ["full_attention"])
+    turns = [{"role": "user", "content": "a song?"}]
+    ids = [*model.trunk.prompt_ids(turns), *model.trunk.response_ids("bird zzz")]
+    with torch.no_grad():
+        theirs = classifier(torch.tensor([ids])).logits.item() + offset
+    assert model.score_texts([turns], ["bird zzz"])[0] == pytest.approx([theirs], abs=1e-4)
 
 
 def test_what_one_linear_head_cannot_say_is_refused(project: Project, trunk: Trunk, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def export_classifier(model: RewardModel, folder: Path) -> float:
     weight, offset = head.direction()
     config = type(trunk.model.config).from_dict(trunk.model.config.to_dict())
     config.num_labels, config.pad_token_id, config.num_hidden_layers = 1, _pad(trunk), layer
+    if getattr(config, "layer_types", None) is not None:  # a kind for each layer that there is
+        config.layer_types = config.layer_types[:layer]
     config.dtype = torch.float32
     setattr(config, OFFSET, offset)
     setattr(config, MAX_TOKENS, model.spec.max_tokens)
