@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truing.reward.judged import Judged, Said, Scales, forms_of, judged, surprise, surprises
-from truing.reward.losses import bradley_terry
+from truing.reward.losses import bradley_terry, plackett_luce
 from truing.stats import spearman
 from truing.store.tables import Kind
 
@@ -136,6 +136,27 @@ def test_two_people_of_one_mind_are_one_of_twice_the_trust() -> None:
     twice, once = (judged(said, LN3) for said in ([pair(0, 1, 2)] * 2 + [pair(0, 1, 0)], [pair(0, 1, 2, 2.0), pair(0, 1, 0)]))
     at = scores(0.3, -0.2)
     assert surprise(at, twice, Scales(twice.forms)).item() == near(surprise(at, once, Scales(once.forms)).item())
+
+
+def test_rankings_pay_for_their_own_width_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two, three and nine responses: the likelihood of all in one table, without its subsets of nine for each."""
+    said = [
+        Said(Kind.RANKING, (0, 1), {"ranks": [1, 2]}, 1.0), Said(Kind.RANKING, tuple(range(9)), {"ranks": [9, 2, 2, 4, 5, 6, 7, 8, 1]}, 0.5),
+        Said(Kind.RANKING, (3, 1, 2), {"ranks": [1, 3, 1]}, 2.0), Said(Kind.RANKING, (4, 2), {"ranks": [1, 1]}, 0.7),
+    ]  # fmt: skip
+    found = judged(said, LN3)
+    scales, at = Scales(found.forms), torch.linspace(-1, 2, 9, dtype=torch.float64)
+    together = found.rankings
+    expected = plackett_luce(at[together.members.clamp(min=0)], together.ranks, log_ties=scales.log_ties, weight=together.weight).item()
+    widths: list[tuple[int, ...]] = []
+
+    def seen(scores: Tensor, ranks: Tensor, **more: Tensor) -> Tensor:
+        widths.append(tuple(scores.shape))
+        return plackett_luce(scores, ranks, **more)
+
+    monkeypatch.setattr("truing.reward.judged.plackett_luce", seen)
+    assert surprises(at, found, scales)[Kind.RANKING][0].item() == near(expected)
+    assert widths == [(2, 2), (1, 3), (1, 9)]
 
 
 def test_nothing_to_learn_from() -> None:

@@ -200,9 +200,7 @@ def surprises(scores: Tensor, judged: Judged, scales: Scales) -> dict[Kind, tupl
         own = scores * scales.scale(Kind.PAIR)
         found[Kind.PAIR] = davidson(own[pairs.first], own[pairs.second], pairs.share, log_tie=scales.log_tie, weight=pairs.weight), float(rows.sum())
     if len(rows := judged.rankings.weight):
-        rankings = judged.rankings
-        own = scores[rankings.members.clamp(min=0)] * scales.scale(Kind.RANKING)
-        found[Kind.RANKING] = plackett_luce(own, rankings.ranks, log_ties=scales.log_ties, weight=rankings.weight), float(rows.sum())
+        found[Kind.RANKING] = _ranked(scores, judged, scales), float(rows.sum())
     if len(rows := judged.ratings.weight):
         found[Kind.RATING] = _rated(scores, judged, scales), float(rows.sum())
     if len(rows := judged.thumbs.weight):
@@ -222,6 +220,18 @@ def surprise(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
     if not found:
         raise ValueError("there is no judgement to learn from")
     return torch.stack([loss * weight for loss, weight in found.values()]).sum() / judged.weight
+
+
+def _ranked(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
+    """() of all rankings, those of one width together: all subsets of a ranking are summed over, and one of nine has as many as sixty of three."""
+    rankings, losses = judged.rankings, []
+    width = (rankings.members != NOBODY).sum(1)
+    for n in width.unique().tolist():
+        rows = width == n
+        own = scores[rankings.members[rows, :n]] * scales.scale(Kind.RANKING)
+        weight = rankings.weight[rows]
+        losses.append(plackett_luce(own, rankings.ranks[rows, :n], log_ties=scales.log_ties, weight=weight) * weight.sum())
+    return torch.stack(losses).sum() / rankings.weight.sum()
 
 
 def _rated(scores: Tensor, judged: Judged, scales: Scales) -> Tensor:
