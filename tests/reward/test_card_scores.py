@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from truing.reward.card.fitness import HEAVY
 from truing.reward.card.scores import best_of, best_of_n, distribution, kl_of_best
 
 
@@ -59,6 +60,17 @@ def test_within_a_prompt_and_pooled() -> None:
     assert found["pooled"][1]["score"]["value"] == pytest.approx(2 * (1 - (20 / 40) * (19 / 39)))  # 0 only where both are
     assert best_of_n([1.0, 2.0, 3.0], [1, 2, 3], seed=0)["within"] == []
     assert [kl_of_best(n) for n in (1, 2)] == [0.0, pytest.approx(math.log(2) - 0.5)]
+
+
+def test_one_prompt_s_outliers_are_no_heavy_tail() -> None:
+    """Eight of 256 samples far above, all of one prompt of 32: another draw of prompts may have none. One each of eight prompts isn't chance."""
+    groups = [place // 8 for place in range(256)]
+    one = distribution([4.0 * (group == 5) for group in groups], groups, mean=0.0, std=1.0)["above"]
+    assert (one["value"], one["low"], one["n"]) == (8 / 256, 0, 256)
+    eight = distribution([4.0 * (place % 8 == 0 and group < 8) for place, group in enumerate(groups)], groups, mean=0.0, std=1.0)["above"]
+    assert eight["low"] > HEAVY
+    none = distribution([0.0] * 256, groups, mean=0.0, std=1.0)["above"]
+    assert none["high"] == pytest.approx(1.959964**2 / (32 + 1.959964**2))  # Wilson's, of 0 of 32 prompts
 
 
 def test_distribution_by_hand() -> None:

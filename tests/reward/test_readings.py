@@ -53,6 +53,14 @@ def test_what_is_foretold_is_ridge_regression_on_the_numbers_themselves() -> Non
     torch.testing.assert_close(found, errors[min(errors)])
 
 
+def test_pairs_of_a_prompt_are_no_proof_of_one_another() -> None:
+    """Thirty copies of each of twenty pairs say no more of a gain than one of each does."""
+    gain, prompts = drawn(20, seed=4), [str(place) for place in range(20)]
+    once = readings._standard_error(gain, torch.ones(20, dtype=torch.float64), prompts)
+    assert once == pytest.approx((gain.std(correction=0) / 20**0.5).item())
+    assert readings._standard_error(gain.repeat(30), torch.ones(600, dtype=torch.float64), prompts * 30) == pytest.approx(once)
+
+
 def test_a_pair_without_weight_says_nothing() -> None:
     a, b, target = pairs(120)
     weight = torch.ones(120)

@@ -54,7 +54,7 @@ def choose_readings(a: Tensor, b: Tensor, target: Tensor, weight: Tensor, prompt
         best = min(tried, key=lambda place: (_mean((labels - tried[place]).square(), heed), place))
         error = (labels - tried[best]).square()
         gain = least - error
-        if choice.places and _mean(gain, heed) <= _mean((gain - _mean(gain, heed)).square(), heed) ** 0.5 / len(prompts) ** 0.5:
+        if choice.places and _mean(gain, heed) <= _standard_error(gain, heed, prompts):
             break
         right = (1 + tried[best].sign() * labels.sign()) / 2
         choice.places.append(best)
@@ -86,6 +86,14 @@ def _foretold(kernel: Tensor, labels: Tensor, weight: Tensor, fold: Tensor) -> T
             found[row, test] = kernel[test][:, train] @ torch.linalg.solve(own + torch.diag(penalty * noise), labels[train])
     best: Tensor = min(found, key=lambda row: _mean((labels - row).square(), weight))
     return best
+
+
+def _standard_error(values: Tensor, weight: Tensor, prompts: Sequence[str]) -> float:
+    """Of a weighted mean. Pairs of a prompt are not independent, so that their deviations are summed before they are squared."""
+    place = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    unit = torch.tensor([place[prompt] for prompt in prompts])
+    off = torch.zeros(len(place), dtype=torch.float64).index_add_(0, unit, weight * (values - _mean(values, weight)))
+    return float(off.square().sum().item() ** 0.5 / weight.sum().item())
 
 
 def _mean(values: Tensor, weight: Tensor) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from truing.stats import bootstrap, bootstrap_mean, plain, wilson
+from truing.stats import Interval, bootstrap, bootstrap_mean, plain, wilson
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FAR = 3.0  # standard deviations; 0.13 % of a normal distribution lie beyond on each side
@@ -28,7 +28,7 @@ def distribution(scores: Sequence[float], groups: Sequence[Hashable], *, mean: f
         mean, std: in nats, before the scores were normalised.
 
     Returns:
-        the two, quantiles, the least and the most, and the shares beyond 3 standard deviations in all and above: Wilson's interval, n samples.
+        the two, quantiles, the least and the most, and the shares beyond 3 standard deviations in all and above: intervals over prompts, n samples.
     """
     score = np.asarray(scores, dtype=np.float64)
     return {
@@ -37,11 +37,18 @@ def distribution(scores: Sequence[float], groups: Sequence[Hashable], *, mean: f
         "quantiles": [{"share": share, "score": float(value)} for share, value in zip(QUANTILES, np.quantile(score, QUANTILES), strict=True)],
         "least": float(score.min()),
         "most": float(score.max()),
-        "beyond": plain(wilson(int((np.abs(score) > FAR).sum()), len(score))),
-        "above": plain(wilson(int((score > FAR).sum()), len(score))),
+        "beyond": plain(_share(np.abs(score) > FAR, groups)),
+        "above": plain(_share(score > FAR, groups)),
         "n": len(score),
         "n_prompts": len(set(groups)),
     }
+
+
+def _share(far: NDArray[np.bool_], groups: Sequence[Hashable]) -> Interval:
+    """Of samples, an interval over prompts, for the samples of one prompt stand or fall together; where none or all are far, which a bootstrap is sure of,
+    Wilson's over the prompts."""
+    found = bootstrap_mean(far.astype(np.float64), groups=groups)
+    return (wilson(found.value * found.n, found.n) if found.value in (0, 1) else found)._replace(n=len(far))
 
 
 def best_of(scores: Sequence[float] | NDArray[np.float64], n: int, *, of: Sequence[float] | NDArray[np.float64] | None = None) -> float:
