@@ -90,6 +90,17 @@ def test_every_look_is_taken_and_the_page_shows_them(shared: Project, trunk: Tru
     json.dumps(card, allow_nan=False)
 
 
+@pytest.mark.usefixtures("short_audits")
+def test_the_learning_curve_of_judgements_knows_prompts_without_a_pair(shared: Project, trunk: Trunk, rows: list[dict[str, Any]]) -> None:
+    """Half of the train prompts have a comparison, the others a thumb about one answer."""
+    train = [one for one in rows if one["split"] == "train"]
+    compared = [one for one in rows if one not in train[::2]]
+    said = [*said_of(compared), *said_of(train[::2], "thumbs")[::2]]
+    made = train_reward_model(shared, SETTINGS["judgements"], write_dataset(shared, compared, said).id, trunk, seed=1)
+    points = read_card(make_card(shared, made.id, trunk))["learning_curve"]["points"]
+    assert points[-1]["judgements"] == len(train) == 56
+
+
 @pytest.mark.parametrize("head", ["linear", "mlp", "judgements"])
 def test_the_whole_refitted_is_the_model_itself(head: str, shared: Project, trunk: Trunk, rows: list[dict[str, Any]]) -> None:
     dataset = write_dataset(shared, rows)

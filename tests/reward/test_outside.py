@@ -29,6 +29,7 @@ from truing.reward.probe.attributes import Case
 from truing.reward.score import Answer, load_reward_model, load_trained_model
 from truing.reward.scoring import CHUNK, ScoreBook, asks
 from truing.reward.train import RewardSettings, train_reward_model
+from truing.reward.yardstick import answer_of
 from truing.store.clock import now
 from truing.store.ids import content_id
 from truing.store.project import Project
@@ -44,6 +45,13 @@ TEXTS = ["sun", "moon and tree", "a bird", "a long song of the wind zzz", "door 
 @pytest.fixture(scope="module")
 def trunk(tiny_model: Path) -> Trunk:
     return open_trunk(ModelSettings(name=str(tiny_model), dtype="fp32"))
+
+
+@pytest.mark.parametrize(("token_ids", "finished", "as_read"), [([5, 6], False, False), ([5, 6], True, True), (None, False, True)])
+def test_a_sample_that_was_cut_off_is_read_as_cut_off(token_ids: list[int] | None, finished: bool, as_read: bool) -> None:
+    """As models that are trained here read it: by its own tokens, the last of which is no end. What came as text has an end token there."""
+    side = {"text": "a bird", "token_ids": token_ids, "finished": finished}
+    assert answer_of({"turns": [{"role": "user", "content": "?"}], "a": side}, "a").finished is as_read
 
 
 def function(folder: Path, body: str = KNOWS) -> Function:

@@ -19,7 +19,7 @@ from truing.reward.card.accuracy import question_kinds
 from truing.reward.card.fitness import unmeasured
 from truing.reward.card.measure import measure
 from truing.reward.card.slopes import sides_shown
-from truing.reward.score import Answer
+from truing.reward.score import Answer, Turns
 from truing.reward.scoring import Ask, ScoreBook
 from truing.reward.train_pairs import Row, read_rows, takes_side
 from truing.stats import temperature
@@ -100,9 +100,14 @@ def yardstick(project: Project, dataset_id: str | None, most: int) -> Yardstick:
 
 
 def answer_of(row: Row, side: str) -> Answer:
-    """One side of a line of pairs.jsonl, read as models that are trained here read it: what came as text counts as finished."""
-    response = row[side]
-    return Answer(row["turns"], response["text"], response["token_ids"])
+    """One side of a line of pairs.jsonl; see `response_as_read`."""
+    return response_as_read(row["turns"], row[side])
+
+
+def response_as_read(turns: Turns, response: Row) -> Answer:
+    """A response of a dataset, read as models that are trained here read it: what was sampled as it ended or was cut off, what came as text as finished."""
+    sampled = response["token_ids"] is not None
+    return Answer(turns, response["text"], response["token_ids"], response["finished"] if sampled else True)
 
 
 def book_of(project: Project, ask: Ask, run: StageRun) -> ScoreBook:

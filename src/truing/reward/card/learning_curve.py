@@ -81,7 +81,8 @@ def learning_curve(train: Sequence[Row], held_out: Sequence[Row], refit: Refit, 
     """Fit each part and draw the curve.
 
     Args:
-        train, held_out: lines of pairs.jsonl.
+        train: lines with a prompt_id and the judgements that were learned from.
+        held_out: lines of pairs.jsonl.
         refit: fits the head to the train rows of some prompts.
         parts: of `parts_of`.
         seed: of the model itself: the whole is fitted as it was.

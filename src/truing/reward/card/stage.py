@@ -26,15 +26,17 @@ from truing.reward.card.ratings import against_ratings, rated_responses
 from truing.reward.card.red_team import red_team
 from truing.reward.card.refit import refitting
 from truing.reward.features import FeatureCache, Item
-from truing.reward.score import Answer, AnyRewardModel, RewardModel, load_reward_model
+from truing.reward.lessons import said_rows
+from truing.reward.score import AnyRewardModel, RewardModel, load_reward_model
 from truing.reward.scoring import ScoreBook, asks
 from truing.reward.train_pairs import Row, read_rows, response_of, takes_side, tokenised
-from truing.reward.yardstick import answer_of
+from truing.reward.yardstick import answer_of, response_as_read
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
+from truing.store.tables import Split
 
 CARD = "card.json"
-PARTS_VERSION = 1  # of what the looks measure; raised when one of them changes
+PARTS_VERSION = 2  # of what the looks measure; raised when one of them changes
 
 
 def make_card(project: Project, reward_id: str, trunk: Trunk, *, round_id: int | None = None) -> Artifact:
@@ -156,12 +158,19 @@ class _Looks:
         if self.trained is None or not self.trained.frozen:
             return None
         refit = refitting(self.project, self.artifact, self.dataset, self.trained, self.run.progress)
-        return learning_curve(self.train, self.held_out, refit, parts_of(self.train, self.seed), seed=self.seed)
+        learned = self._learned()
+        return learning_curve(learned, self.held_out, refit, parts_of(learned, self.seed), seed=self.seed)
+
+    def _learned(self) -> list[Row]:
+        """Lines with the judgements that the model learned from: of pairs, or of what was said, of which some came to no pair."""
+        if self.artifact.manifest["settings"].get("learn_from") != "judgements":
+            return self.train
+        return [row | {"judgements": row["said"]} for row in said_rows(self.dataset) if row["split"] == Split.TRAIN]
 
     def _scores(self, rows: Sequence[Row]) -> list[float]:
         """Normalised scores of the single response of each line of said.jsonl."""
         if self.trained is None:
-            answers = [Answer(row["turns"], row["responses"][0]["text"], row["responses"][0]["token_ids"]) for row in rows]
+            answers = [response_as_read(row["turns"], row["responses"][0]) for row in rows]
             return ScoreBook(asks(self.model))(answers, "ratings")
         trunk = self.trained.trunk
         items: list[Item] = [(tuple(trunk.prompt_ids(row["turns"])), response_of(row["responses"][0], trunk)) for row in rows]
