@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import select
+from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel
 
 from reward.letters import letter_rows, row, said_of, write_dataset
 from truing.artifacts import Artifact
@@ -19,14 +21,14 @@ from truing.reward import train_trunk
 from truing.reward.card.measure import reward_card
 from truing.reward.card.stage import make_card
 from truing.reward.card.table import card_rows
-from truing.reward.features import Item
+from truing.reward.features import FeatureCache, Item
 from truing.reward.heads import LinearHead, load_head, normalisation
 from truing.reward.lessons import PairLesson, require_said
 from truing.reward.score import load_reward_model
 from truing.reward.train import RewardSettings, train_reward_model
 from truing.reward.train_frozen import Frozen, past_the_best, solve_linear
 from truing.reward.train_mlp import fit_mlp
-from truing.reward.train_pairs import Pairs, bootstrap_weights, folds_by_prompt
+from truing.reward.train_pairs import Pairs, bootstrap_weights, folds_by_prompt, tokenised
 from truing.store.project import Project, create_project, open_project
 from truing.store.tables import Run
 
@@ -129,6 +131,17 @@ def test_judgements_that_all_say_the_same_are_refused_in_words(make: Make, trunk
     first = next(line for line in said if line["split"] == "train")
     first["said"][0]["answer"] = {"pair": {"strength": 1}, "ranking": {"ranks": [2, 1]}, "rating": {"aspects": {"overall": 1}}, "thumbs": {"up": False}}[kind]
     require_said(said, 20)  # one that differs is enough to begin with
+
+
+@pytest.mark.parametrize("readings", ["choose", ("last@1.0",)])
+def test_rankings_of_more_than_nine_are_refused_in_words(make: Make, trunk: Trunk, readings: Any) -> None:
+    project, rows = make("p"), letter_rows(60)
+    said = said_of(rows, "ranking")
+    said[0] = said[0] | {"responses": said[0]["responses"] * 5, "said": [said[0]["said"][0] | {"answer": {"ranks": list(range(1, 11))}}]}
+    settings = RewardSettings(learn_from="judgements", readings=readings)
+    with pytest.raises(UserError, match="rankings of up to 10 responses") as caught:
+        train_reward_model(project, settings, write_dataset(project, rows, said).id, trunk, seed=1)
+    assert "reward.learn_from=pairs" in caught.value.fix
 
 
 @pytest.mark.parametrize("settings", [MLP, ADAPTER, FULL], ids=["mlp", "adapter", "full"])
@@ -240,6 +253,51 @@ def test_mlp_keeps_each_members_best_step() -> None:
     fit, _ = fit_mlp(PairLesson(pairs, 0.01), torch.cat([a, b]), settings, 0, lambda **facts: None)
     assert len(fit.curve) < 60
     assert max(fit.facts["best_epochs"]) < len(fit.curve) - 4
+
+
+def test_an_adapter_is_fitted_to_a_model_with_layer_norms_in_bf16(make: Make, tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "gpt2")
+    torch.manual_seed(0)
+    common = {"vocab_size": AutoConfig.from_pretrained(tiny_model).vocab_size, "bos_token_id": 0, "eos_token_id": 2}
+    GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512, initializer_range=0.3, **common)).save_pretrained(folder)
+    half = open_trunk(ModelSettings(name=str(folder), dtype="bf16"))
+    states = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    by_hand = (states - states.mean(1, keepdim=True)) / (states.var(1, keepdim=True, correction=0) + 1e-5).sqrt()  # a fresh norm multiplies by 1
+    torch.testing.assert_close(half.normed(states), by_hand, atol=1e-5, rtol=1e-5)
+    assert half.normed(states.bfloat16()).dtype == torch.bfloat16
+    made = train(make("p"), half, letter_rows(40), ADAPTER.model_copy(update={"trunk_epochs": 1}))
+    assert made.facts["accuracy"]["value"] is not None
+
+
+def test_a_step_weighs_what_its_prompts_weigh(make: Make, trunk: Trunk) -> None:
+    """One prompt in each step: what a distrusted person says of one moves the weights as much less as it is trusted less."""
+    rows = [one for place in range(8) for one in letter_rows(4, seed=place, held_out=0)]
+    for place, one in enumerate(rows):
+        one["prompt_id"], one["weight"] = f"p{place // 4}", 0.01 if place // 4 % 2 else 1.0
+    lesson = PairLesson(tokenised(rows, trunk), 0.01)
+    training = train_trunk.Training(trunk, lesson, ADAPTER.model_copy(update={"batch_pairs": 1, "members": 1, "trunk_epochs": 1, "clip_gradient": 1e9}), 1)
+    slopes = {}
+    for prompts in training.plan:
+        training.learn()
+        assert training.head.weight.grad is not None
+        slopes[prompts[0]] = training.head.weight.grad.norm().item()
+    training.trunk.drop_adapter(train_trunk.ROLE)
+    heavy, light = ([slope for prompt, slope in slopes.items() if int(prompt[1:]) % 2 is odd] for odd in (0, 1))
+    assert max(light) < 0.1 * min(heavy)
+    assert sum(training.losses) / len(training.losses) < 2.0  # in nats of a judgement, in the mean over the steps
+
+
+def test_features_of_a_response_are_held_once(make: Make, trunk: Trunk, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    get = FeatureCache.get
+
+    def counted(cache: FeatureCache, items: list[Item], **settings: Any) -> torch.Tensor:
+        asked.append(len(items))
+        return get(cache, items, **settings)
+
+    monkeypatch.setattr(FeatureCache, "get", counted)
+    made = train(make("p"), trunk, letter_rows(40), LINEAR)
+    assert asked == [2 * 28 + 2 * 12 + made.facts["n_reference"]]
 
 
 # ---- normalisation ----

@@ -151,7 +151,12 @@ class Trunk(Adapted):
     def normed(self, states: Tensor) -> Tensor:
         """(N, H) states of any layer after the model's final norm, as if the layers above weren't there."""
         norm = next(getattr(self._body, name) for name in ("norm", "ln_f", "final_layer_norm") if hasattr(self._body, name))
-        output: Tensor = norm(states.to(self.device))
+        own = states.to(self.device)
+        if isinstance(norm, nn.LayerNorm):  # takes states in the type of its weights alone; RMS norms take any
+            weight, bias = (None if one is None else one.to(own.dtype) for one in (norm.weight, norm.bias))
+            output = nn.functional.layer_norm(own, norm.normalized_shape, weight, bias, norm.eps)
+        else:
+            output = norm(own)
         return output.to(states.device)
 
     def products(self, *, lay_out: bool) -> Products:

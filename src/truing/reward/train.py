@@ -150,7 +150,7 @@ def train_reward_model(
     said = said_rows(dataset) if settings.learn_from == "judgements" else []
     if settings.learn_from == "pairs" or (settings.head in FROZEN and settings.readings == "choose"):
         require_rows(train, held_out, settings.min_preferences)
-    else:
+    if settings.learn_from == "judgements":
         require_said(said, settings.min_preferences)
     if reference is None:
         chosen = reference_responses(project, settings.reference_samples, responses_of(train, said), trunk)
@@ -185,8 +185,9 @@ def _make(work: Work) -> Artifact:
 def _fit_frozen(work: Work) -> Fitted:
     settings, trunk = work.settings, work.trunk
     (lesson, unseen), tests = lessons(work.dataset, work.train, trunk, settings), tokenised(work.held_out, trunk)
-    train, spec = tokenised(work.train, trunk), frozen_spec(trunk, settings)
+    spec = frozen_spec(trunk, settings)
     path: list[dict[str, Any]] = []
+    train = tokenised(work.train if settings.readings == "choose" else [], trunk)
     parts = [train.a, train.b, lesson.responses, unseen.responses if unseen else [], tests.a, tests.b, work.reference]
     found = FeatureCache(work.project.root / "cache" / "features", trunk, spec).get([item for part in parts for item in part])
     if settings.readings == "choose":

@@ -61,14 +61,14 @@ def _l2_path(data: Frozen, settings: "RewardSettings", seed: int, beat: Callable
     """A row for each strength down to where it gets worse: mean log loss and accuracy on the prompts left out."""
     folds = min(settings.folds, len(set(data.prompts)))
     fold = folds_by_prompt(data.prompts, folds, seed)
-    parts = [(_rows(data, fold != left_out), _rows(data, fold == left_out)) for left_out in range(folds)]
     weights: list[Tensor | None] = [None] * folds
     path: list[dict[str, Any]] = []
     for l2 in track(L2_GRID, "reward cross-validation", len(L2_GRID)):
         beat(step="cross-validation", done=len(path), total=len(L2_GRID))
         loss, right = 0.0, 0.0
-        for place, (train, test) in enumerate(parts):
-            found = weights[place] = solve_linear(train, l2, settings.centre, start=weights[place])
+        for left_out in range(folds):  # a fold's copy of the features at a time: all of them would be as many times the features
+            found = weights[left_out] = solve_linear(_rows(data, fold != left_out), l2, settings.centre, start=weights[left_out])
+            test = _rows(data, fold == left_out)
             margin = ((test.a.double() - test.b.double()) @ found).float()
             loss += (test.weight.sum() * bradley_terry(margin, torch.zeros_like(margin), target=test.target, weight=test.weight)).item()
             right += (test.weight * agreement(margin, test.target)).sum().item()

@@ -79,6 +79,7 @@ class Training:
 
     Attributes:
         plan: the prompts of each step, epoch after epoch.
+        mass: weight of the judgements of a step, in the mean over the plan. A step's own would undo how much its prompts are heeded and their judges trusted.
         step: how many are done.
         waited: checks since the last that was better.
     """
@@ -93,7 +94,9 @@ class Training:
         kept = [prompt for prompt, place in zip(prompts, fold, strict=True) if place != 0]
         self.checked = lesson.only([prompt for prompt, place in zip(prompts, fold, strict=True) if place == 0])
         self.heeds = [dict(zip(kept, heed, strict=True)) for heed in bootstrap_weights(kept, settings.members, seed).tolist()]
-        self.plan = _plan(lesson.only(kept), settings, seed)
+        learned = lesson.only(kept)
+        self.plan = _plan(learned, settings, seed)
+        self.mass = settings.trunk_epochs * sum(learned.asked(heed).mass for heed in self.heeds) / len(self.plan)
         self.parameters = [*own, self.head.weight, *self.beside.parameters()]
         self.rates = (rate, settings.learning_rate)
         self.optimizer = torch.optim.AdamW([{"params": own}, {"params": self.parameters[len(own) :]}], weight_decay=settings.weight_decay, fused=True)
@@ -124,11 +127,10 @@ class Training:
             group["lr"] = full * (1 - self.step / len(self.plan))
         self.optimizer.zero_grad()
         minibatch = self.lesson.only(self.plan[self.step])
-        mass = max(sum(minibatch.asked(heed).mass for heed in self.heeds), 1e-12)
         loss = 0.0
         with self.trunk.using(self.role):
             for part in self._in_memory(minibatch):
-                share = self._loss(part) / mass
+                share = self._loss(part) / self.mass
                 share.backward()
                 loss += share.item()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_gradient)
