@@ -82,9 +82,9 @@ def test_help_needs_no_torch_and_little_beside() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("cli") / "project"
+@pytest.fixture
+def small(tmp_path: Path, tiny_model: Path) -> Path:
+    folder = tmp_path / "small"
     settings: dict[str, dict[str, object]] = {
         "model": {"name": str(tiny_model), "dtype": "fp32"},
         "samples": {"max_new_tokens": 8, "temperature": 1.0},

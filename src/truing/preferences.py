@@ -112,9 +112,7 @@ def build_preferences(
     trust = {one["id"]: float(one["trust"]) for one in quality["annotators"]}
     rows, said = to_rows(asked, trust, settings), said_rows(asked, trust)
     if not said:
-        raise UserError(
-            "no judgement says what is better yet", fix="collect some with `truing annotate --simulated`, or bring some with `truing import FILE`"
-        )
+        raise UserError("no judgement says what is better yet", fix="collect some with `truing annotate --simulated`, or bring some with `truing import FILE`")
     if not rows:
         say("no two responses to one prompt were judged against each other: only reward.learn_from=judgements can learn from this")
     facts = _facts(rows) | {"said": sum(len(row["said"]) for row in said)} | passed_over

@@ -204,7 +204,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Ten
 
 def _sees(lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """(T, T) 0 where a token of a tree may look, -inf where not: at the prompt, and at its own response before it."""
-    part = torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(lengths, device=device))  # (T,) 0 of the prompt
+    part = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)  # (T,) 0 of the prompt
     place = torch.arange(len(part), device=device)
     sees = (place[:, None] >= place) & ((part[:, None] == part) | (part == 0))
     return torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, float("-inf"))
