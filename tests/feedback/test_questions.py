@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from asked import BATCH, add_samples
+from asked import BATCH, add_people, add_samples
+from stored import judgement
 from truing.errors import UserError
 from truing.feedback.answers import answer_from_screen, check_answer
+from truing.feedback.assignment import still_wanted
 from truing.feedback.checks import CHECK_AUTHOR
 from truing.feedback.questions import FeedbackSettings, ask_pairs
 from truing.store.ids import content_id
+from truing.store.judgements import count_answers
 from truing.store.project import Project
 from truing.store.tables import Prompt, Question, QuestionSample, Round, Sample
 
@@ -140,6 +143,26 @@ def test_asking_twice_adds_nothing(project: Project) -> None:
     project.force = True  # the finished run doesn't answer: the work is done again
     assert ask_pairs(project, SMALL, batch=BATCH, round_id=1, seed=1) == first
     assert [(q.id, q.position, q.overlap) for q in Asked(project).questions] == before
+
+
+def test_a_smaller_crowd_is_waited_for_no_longer_than_there_are_people(project: Project) -> None:
+    """One person can't answer for two: with feedback.overlap lowered, questions that are there already want one answer, and close with it."""
+    add_samples(project)
+    ask_pairs(project, SMALL, batch=BATCH, round_id=1, seed=1)
+    add_people(project, "Ann")
+    with project.database.write() as session:
+        plain = list(session.scalars(select(Question.id).where(Question.gold.is_(None)).order_by(Question.position)))
+        session.add_all(judgement(question, f"ann-{question}") for question in plain[:4])
+        count_answers(session, plain)
+        assert still_wanted(session, 1) == 22 - 4
+    alone = SMALL.model_copy(update={"overlap": 1, "overlap_share": 0.0})
+    ask_pairs(project, alone, batch=BATCH, round_id=1, seed=1)
+    with project.database.read() as session:
+        assert still_wanted(session, 1) == 6
+        assert set(session.scalars(select(Question.id).where(Question.gold.is_(None), ~Question.open))) == set(plain[:4])
+        assert set(session.scalars(select(Question.overlap).where(Question.gold.is_not(None)))) == {4}
+    ask_pairs(project, SMALL, batch=BATCH, round_id=1, seed=1)
+    assert sorted(q.overlap for q in Asked(project).plain) == [2] * 8 + [3] * 2, "and back, though that was asked before"
 
 
 def test_another_round_asks_about_other_pairs(project: Project) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from truing.config import Settings
@@ -15,7 +15,7 @@ from truing.feedback.pairs import Ask, Pair, interleave, pairs_of, round_robin
 from truing.feedback.sets import Rules, add_questions, new_set_row, set_guideline
 from truing.store.clock import now
 from truing.store.ids import content_id, seed_from
-from truing.store.judgements import batches
+from truing.store.judgements import batches, count_answers
 from truing.store.project import Project
 from truing.store.runs import stage_run
 from truing.store.tables import Kind, Prompt, Question, QuestionSample, QuestionSet, Round, Sample, Split
@@ -81,13 +81,21 @@ def ask_pairs(
     with project.database.read() as session:
         inputs["samples"] = content_id(*session.scalars(select(Sample.id).where(Sample.batch == batch).order_by(Sample.id)))
     with stage_run(project, "ask", inputs, round_id=round_id) as run:
-        if not run.answered:
+        if not run.answered or _asked_otherwise_since(project, settings, run.result["set"]):
             with project.database.write() as session:
                 order, told = _choose(session, settings, batch, round_id, seed, prompt_order or (), limit)
                 row = _round_set(session, settings, batch, round_id, gold)
                 overlaps = _insert(session, settings, order, row, seed)
             run.result = {**told, "judgements": sum(overlaps), "set": row.id}
     return run.result
+
+
+def _asked_otherwise_since(project: Project, settings: FeedbackSettings, set_id: str) -> bool:
+    """Whether another call has changed how many people each question waits for, and this one goes back to what it was."""
+    plain = (Question.set_id == set_id, Question.gold.is_(None), Question.repeat_of.is_(None))
+    with project.database.read() as session:
+        n, wanted = session.execute(select(func.count(), func.coalesce(func.sum(Question.overlap), 0)).where(*plain)).one()
+    return bool(wanted != n * settings.overlap + round(settings.overlap_share * n))
 
 
 def _choose(
@@ -161,15 +169,20 @@ def _round_set(session: Session, settings: FeedbackSettings, batch: str, round_i
 
 
 def _insert(session: Session, settings: FeedbackSettings, order: Sequence[Ask], row: QuestionSet, seed: int) -> list[int]:
-    """Add the questions that aren't there yet, after those of other rounds; returns the overlap of each."""
+    """Add the questions that aren't there yet, after those of other rounds, and let those that are there wait for as many people as is asked for now;
+    returns the overlap of each."""
     draw = random.Random(seed_from("overlap", row.round_id, seed))
     ids = [ask.id(Kind.PAIR.value) for ask in order]
     plain = [question for question, ask in zip(ids, order, strict=True) if ask.gold is None]
     with_more = set(draw.sample(plain, round(settings.overlap_share * len(plain))))
     overlaps = [settings.gold_overlap if ask.gold else settings.overlap + (question in with_more) for question, ask in zip(ids, order, strict=True)]
     known = {found.id: found for some in batches(ids) for found in session.scalars(select(Question).where(Question.id.in_(some)))}
+    wanted = dict(zip(ids, overlaps, strict=True))
     for question in known.values():
         question.set_id = question.set_id or row.id  # asked before there were sets
+        if question.set_id == row.id and question.gold is None:
+            question.overlap = wanted[question.id]
+    count_answers(session, known)
     fresh = [place for place, question in enumerate(ids) if question not in known]
     add_questions(session, row, [(ids[place], order[place]) for place in fresh], [overlaps[place] for place in fresh], now())
     return overlaps
