@@ -222,6 +222,8 @@ def test_not_a_project(tmp_path: Path) -> None:
 def test_a_project_twice(tmp_path: Path) -> None:
     truing("init", str(tmp_path / "p"))
     refused(truing("init", str(tmp_path / "p"), check=False), "is a project already")
+    (tmp_path / "file").touch()
+    refused(truing("init", str(tmp_path / "file"), check=False), "is a file")
 
 
 def test_an_empty_project(tmp_path: Path) -> None:

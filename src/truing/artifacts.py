@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from truing.config import is_full, plain_files
+from truing.config import full_disk_said, plain_files
 from truing.errors import DamagedArtifact, UserError
 
 MANIFEST = "manifest.json"
@@ -82,44 +82,43 @@ def write_artifact(
     _sweep(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
     try:
-        with plain_files(temporary):
-            fill(temporary)
-        manifest = {
-            "kind": kind,
-            "files": _hashes(temporary),
-            "parents": sorted(parents),
-            "settings": dict(settings or {}),
-            "seed": seed,
-            "facts": dict(facts or {}),
-            "truing": version("truing"),
-        }
-        text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        artifact_id = f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        (temporary / MANIFEST).write_text(text, encoding="utf-8")
-        _sync(temporary)
-        place = folder / artifact_id
-        try:
-            os.rename(temporary, place)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            try:
-                return load_artifact(folder, artifact_id)  # the same content was made before: keep the first, once it proves whole
-            except DamagedArtifact:
-                aside = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
-                os.rename(place, aside / artifact_id)
-                os.rename(temporary, place)
-                shutil.rmtree(aside, ignore_errors=True)
-        _sync_folder(folder)
-        return Artifact(artifact_id, place, json.loads(text))
-    except OSError as error:
-        if is_full(error):
-            raise UserError(
-                f"the disk is full: the {kind} was not written", fix=f"free some space on the disk of {folder} and type the same command again"
-            ) from error
-        raise
+        with full_disk_said(f"the disk is full: the {kind} was not written", fix=f"free some space on the disk of {folder} and type the same command again"):
+            with plain_files(temporary):
+                fill(temporary)
+            manifest = {
+                "kind": kind,
+                "files": _hashes(temporary),
+                "parents": sorted(parents),
+                "settings": dict(settings or {}),
+                "seed": seed,
+                "facts": dict(facts or {}),
+                "truing": version("truing"),
+            }
+            text = json.dumps(manifest, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+            (temporary / MANIFEST).write_text(text, encoding="utf-8")
+            _sync(temporary)
+            return _put_in_place(temporary, folder, f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}", json.loads(text))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(made: Path, folder: Path, artifact_id: str, manifest: dict[str, Any]) -> Artifact:
+    """What was made, under its name. Where the same content was made before the first is kept if it proves whole, and gives way if it is damaged."""
+    place = folder / artifact_id
+    try:
+        os.rename(made, place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        try:
+            return load_artifact(folder, artifact_id)
+        except DamagedArtifact:
+            aside = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
+            os.rename(place, aside / artifact_id)
+            os.rename(made, place)
+            shutil.rmtree(aside, ignore_errors=True)
+    _sync_folder(folder)
+    return Artifact(artifact_id, place, manifest)
 
 
 def load_artifact(folder: Path, artifact_id: str, kind: str | None = None) -> Artifact:

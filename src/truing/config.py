@@ -185,9 +185,19 @@ def plain_files(folder: Path) -> Iterator[None]:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def is_full(error: OSError) -> bool:
-    """Whether a disk, or a user's share of it, has no room left."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+@contextmanager
+def full_disk_said(what: str, *, fix: str) -> Iterator[None]:
+    """Where a disk, or a user's share of it, has no room for what is written meanwhile.
+
+    Raises:
+        UserError: it has none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(what, fix=fix) from error
+        raise
 
 
 def _toml_value(value: Any) -> str:

@@ -54,6 +54,14 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+EVEN = 1e-9  # from 1/2: as far as rounding takes a target that is even
+
+
+def takes_side(target: float) -> bool:
+    """Whether what judgements come to prefers a response. As many for one as for the other, equally trusted, prefer none, whatever the last digit says."""
+    return abs(target - 0.5) > EVEN
+
+
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """A proportion with Wilson's score interval, in [0, 1] (Wilson 1927, doi:10.1080/01621459.1927.10502953).
 

@@ -260,6 +260,7 @@ def test_another_algorithm_than_the_files_leaves_out_what_it_has_no_use_for(proj
         ("beta = 0.0\nkl_target_nats = 6", "can't start from beta = 0", "under [tune]"),
         ("kl_target_nats = 6\nsamples = 40\nkl_horizon = 8", "kl_horizon = 8: an update could bring beta to 0", "under [tune]"),
         ('algorithm = "q-learning"\nmax_kl_old = 0.1', "does nothing under q-learning: leave it at 0.2", "under [tune]"),
+        ('algorithm = "dpo"\nwatch = true', "there is nothing to watch", "--watch"),
         ('algorithm = "reinforce"\nclip_high = 0.3', "does nothing under reinforce: leave it at None", "under [tune]"),
     ],
 )

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from policy.teamed import run
 from truing.artifacts import Artifact, load_artifact
+from truing.errors import UserError
 from truing.models.trunk import Trunk
-from truing.policy.team import Team, team
+from truing.policy.team import Team, joined, team
 from truing.store.project import create_project, open_project
 from truing.store.tables import Run
 
@@ -69,3 +70,13 @@ def test_gradients_of_one_stay(trunk: Trunk) -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     team().add_gradients([parameter])
     assert parameter.grad is None
+
+
+def test_more_processes_than_devices_are_told_before_any_waits_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 processes are to share 1 GPU") as caught, joined():
+        pass
+    assert "CUDA_VISIBLE_DEVICES" in caught.value.fix

@@ -106,8 +106,10 @@ def round_run(view: Shown = False, seed: Seed = None, project: Where = HERE, set
 
 @round_app.command("next")
 def round_next(view: Shown = False, seed: Seed = None, project: Where = HERE, set_: Set = None, json: Json = False) -> None:
-    """Start a child of the newest round, weakest prompts first, and run it."""
+    """Start a child of the newest round, weakest prompts first, and run it. A round that isn't sealed yet is finished first."""
     with newest_turn(project, set_, json, False, seed, new=True) as turn:
+        if turn.made:
+            say(f"round {turn.number} isn't finished: it is finished now, and `truing round next` again starts the next")
         show_views(view)
         result(_whole_round(turn))
 

@@ -412,11 +412,14 @@ def _checked(session: Session, asked: Borrowed, answer: Mapping[str, Any]) -> di
     return Rules.model_validate(asked.rules).check(asked.kind, answer, n, original=original)
 
 
+EDITS = "edits:"  # how the names of their batches begin
+
+
 def _keep_edit(session: Session, asked: Borrowed, row: Mapping[str, Any]) -> None:
     """An edit is a demonstration: a sample by the annotator."""
     session.add(
         Sample(
-            id=edit_sample_id(row["id"]), prompt_id=asked.prompt_id, policy_id=None, author=asked.annotator_id, batch=f"edits:{asked.set_id}", position=0,
+            id=edit_sample_id(row["id"]), prompt_id=asked.prompt_id, policy_id=None, author=asked.annotator_id, batch=f"{EDITS}{asked.set_id}", position=0,
             text=row["answer"]["text"], token_ids=None, logprobs=None, finished=True, temperature=None, seed=None, base_logprob=None,
             created_at=row["submitted_at"],
         )

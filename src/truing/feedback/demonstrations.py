@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from truing.feedback.assignment import EDITS
 from truing.feedback.checks import CHECK_AUTHOR
 from truing.feedback.imports import IMPORT
 from truing.feedback.said import sign
@@ -48,7 +49,7 @@ def _edits(session: Session) -> Iterator[tuple[str, str]]:
 def _answers(session: Session) -> Iterator[tuple[str, str]]:
     """(prompt id, text) of answers without a model."""
     columns = (Sample.id, Sample.prompt_id, Sample.text, Sample.author)
-    query = select(*columns).where(Sample.author.is_not(None), Sample.author != CHECK_AUTHOR, ~Sample.batch.startswith("edits:"))
+    query = select(*columns).where(Sample.author.is_not(None), Sample.author != CHECK_AUTHOR, ~Sample.batch.startswith(EDITS))
     rows = session.execute(query).all()
     liked = _liked(session, sorted(row.id for row in rows))
     for row in rows:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from truing.errors import BadRow, UserError
 from truing.feedback.answers import gold_of
-from truing.feedback.assignment import edit_sample_id
+from truing.feedback.assignment import EDITS, edit_sample_id
 from truing.feedback.formats.record import Numbered, Record, Response
 from truing.store.bulk import Inserts
 from truing.store.clock import now
@@ -38,7 +38,6 @@ REFUSED_KEPT = 1000  # of more, the number alone is kept
 UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)  # the file doesn't tell; the same file must give the same rows
 LONGEST_NAME = 60  # sample.batch and policy.id hold 80 characters
 IMPORT = "import:"
-EDITS = "edits:"  # how the batches of edits begin (assignment.py)
 JUDGE = "judge:"
 NAME_DIGITS = 16  # 64 bits: among a million workers two meet by chance once in thirty million projects
 REMEMBERED = 20_000  # samples whose ids are kept at hand

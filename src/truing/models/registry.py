@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from truing.config import Settings, is_full, plain_files
+from truing.config import Settings, full_disk_said, plain_files
 from truing.console import say
 from truing.errors import UserError
 
@@ -119,19 +119,14 @@ def _convert(gguf: Path, place: Path) -> None:
     tokenizer.pad_token = tokenizer.unk_token
     clean.config.pad_token_id = clean.generation_config.pad_token_id = tokenizer.pad_token_id
     place.parent.mkdir(parents=True, exist_ok=True)
+    full = f"the disk of {place.parent} is full: the model needs 0.6 GB"
     temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=".making-"))
     try:
-        with plain_files(temporary):
+        with full_disk_said(full, fix="free some space, or set TRUING_CACHE to a folder on another disk"), plain_files(temporary):
             clean.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
         if not place.exists():
             os.replace(temporary, place)
-    except OSError as error:
-        if is_full(error):
-            raise UserError(
-                f"the disk of {place.parent} is full: the model needs 0.6 GB", fix="free some space, or set TRUING_CACHE to a folder on another disk"
-            ) from error
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from truing.artifacts import MAKING
-from truing.config import is_full, plain_files
+from truing.config import full_disk_said, plain_files
 from truing.console import complain
-from truing.errors import UserError
 from truing.policy.record import STATE, checkpoints
 
 TENSORS, SEAL = "tensors.safetensors", "seal.json"
@@ -36,26 +35,24 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any], tensors: d
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{MAKING}*"):  # by one that was killed: a run has one writer
         shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
-    try:
-        with plain_files(temporary):
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
-        (temporary / STATE).write_text(json.dumps({"update": update, **state}, allow_nan=False), encoding="utf-8")
-        (temporary / SEAL).write_text(json.dumps({name: _digest(temporary / name) for name in (STATE, TENSORS)}), encoding="utf-8")
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        place = folder / f"update-{update:06d}"
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(temporary, place)
-    except OSError as error:
-        if is_full(error):
-            raise UserError(
-                f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    full = full_disk_said(
+        f"the disk is full: update {update} was not kept", fix="free some space and type the same command again: it goes on from the update before"
+    )
+    with full:
+        temporary = Path(tempfile.mkdtemp(dir=folder, prefix=MAKING))
+        try:
+            with plain_files(temporary):
+                save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary / TENSORS)
+            (temporary / STATE).write_text(json.dumps({"update": update, **state}, allow_nan=False), encoding="utf-8")
+            (temporary / SEAL).write_text(json.dumps({name: _digest(temporary / name) for name in (STATE, TENSORS)}), encoding="utf-8")
+            for path in temporary.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            place = folder / f"update-{update:06d}"
+            shutil.rmtree(place, ignore_errors=True)
+            os.replace(temporary, place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     for old in checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
 

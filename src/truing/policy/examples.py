@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from truing.artifacts import Artifact
 from truing.models.trunk import Trunk
+from truing.stats import takes_side
 from truing.store.tables import Split
 
 Tokens = tuple[int, ...]
-EVEN = 1e-9  # of a target from 1/2: as many for one as for the other take no side, whatever the last digit says
 
 
 class Example(NamedTuple):
@@ -48,7 +48,7 @@ def preferences(dataset: Artifact, trunk: Trunk, max_tokens: int) -> Examples:
         rows = [json.loads(line) for line in file]
     found = []
     for row in rows:
-        if abs(row["target"] - 0.5) > EVEN:
+        if takes_side(row["target"]):
             sides = (_tokens(row["a"], trunk), _tokens(row["b"], trunk))
             found.append((row["split"], Example(row["prompt_id"], tuple(trunk.prompt_ids(row["turns"])), sides, row["target"], row["weight"])))
     return _parted(found, max_tokens)

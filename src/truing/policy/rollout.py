@@ -20,7 +20,7 @@ from truing.policy.settings import OnlineSettings, TuneSettings
 from truing.policy.team import team
 
 ROLE = "policy"
-DRAWN_AT_ONCE = 256  # answers: more hardly speeds a device up, and the keys and values of all of them are in memory
+ANSWERS_AT_ONCE = 256  # that are drawn: the keys and values of all of them are in memory
 
 
 class Forward(NamedTuple):
@@ -95,7 +95,7 @@ def draw_rollout(
     with trunk.merged(ROLE):
         drawn = generate(
             trunk, [prompts[place] for place in mine], [seeds[place] for place in mine], max_new_tokens=max_new_tokens, temperature=temperature,
-            batch_size=DRAWN_AT_ONCE,
+            batch_size=ANSWERS_AT_ONCE,
         )  # fmt: skip
     responses = own.together(dict(zip(mine, drawn, strict=True)))
     tokens = [response.token_ids for response in responses]

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from truing.config import is_full, plain_files
+from truing.config import full_disk_said, plain_files
 from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.heads import LinearHead
@@ -52,20 +52,15 @@ def export_classifier(model: RewardModel, folder: Path) -> float:
     classifier.get_decoder().load_state_dict(_below(trunk, model.adapter, layer))
     classifier.score.weight.data = weight[None]
     folder.parent.mkdir(parents=True, exist_ok=True)
+    full = f"the disk of {folder.parent} is full: {folder.name} was not written"
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
     try:
-        with plain_files(temporary):
+        with full_disk_said(full, fix="free some space, or name a folder on another disk"), plain_files(temporary):
             classifier.save_pretrained(temporary)
             tokenizer = copy.deepcopy(trunk.tokenizer)
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
             tokenizer.save_pretrained(temporary)
         temporary.rename(folder)
-    except OSError as error:
-        if is_full(error):
-            raise UserError(
-                f"the disk of {folder.parent} is full: {folder.name} was not written", fix="free some space, or name a folder on another disk"
-            ) from error
-        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return offset

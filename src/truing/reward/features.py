@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from truing.config import is_full, write_atomically
+from truing.config import full_disk_said, write_atomically
 from truing.console import track
 from truing.errors import UserError
 from truing.models.packed import Tree, pack, packs
@@ -229,13 +229,9 @@ def keep(file: Path, data: bytes) -> None:
     Raises:
         UserError: the disk is full.
     """
-    try:
+    what = f"the disk is full: {file.name} of {len(data) / 1e6:.0f} MB was not written"
+    with full_disk_said(what, fix=f"free some space on the disk of {file.parent} and type the same command again: it goes on from here"):
         write_atomically(file, data)
-    except OSError as error:
-        if not is_full(error):
-            raise
-        fix = f"free some space on the disk of {file.parent} and type the same command again: it goes on from here"
-        raise UserError(f"the disk is full: {file.name} of {len(data) / 1e6:.0f} MB was not written", fix=fix) from error
 
 
 def item_key(item: Item) -> str:

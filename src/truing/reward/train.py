@@ -31,8 +31,9 @@ from truing.reward.reference import reference_responses, responses_of
 from truing.reward.train_frozen import Fit, Frozen, fit_linear
 from truing.reward.train_judged import fit_judged, held_out_surprise
 from truing.reward.train_mlp import fit_mlp
-from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, takes_side, tokenised
+from truing.reward.train_pairs import Pairs, Row, read_rows, require_rows, tokenised
 from truing.reward.train_trunk import ROLE, fit_trunk, learned_states, trunk_spec
+from truing.stats import takes_side
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run

@@ -15,10 +15,10 @@ from truing.artifacts import Artifact
 from truing.errors import UserError
 from truing.models.trunk import Trunk
 from truing.reward.features import Item
+from truing.stats import takes_side
 from truing.store.ids import seed_from
 
 Row = dict[str, Any]  # a line of pairs.jsonl
-EVEN = 1e-9  # from 1/2: as far as rounding takes a target that is even
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,6 @@ def read_rows(dataset: Artifact) -> tuple[list[Row], list[Row]]:
     with (dataset.path / "pairs.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     return [row for row in rows if row["split"] == "train"], [row for row in rows if row["split"] == "held-out"]
-
-
-def takes_side(target: float) -> bool:
-    """Whether what judgements come to prefers a response. As many for one as for the other, equally trusted, prefer none, whatever the last digit says."""
-    return abs(target - 0.5) > EVEN
 
 
 def require_rows(train: Sequence[Row], held_out: Sequence[Row], needed: int) -> None:

@@ -21,8 +21,8 @@ from truing.reward.card.measure import measure
 from truing.reward.card.slopes import sides_shown
 from truing.reward.score import Answer, Turns
 from truing.reward.scoring import Ask, ScoreBook
-from truing.reward.train_pairs import Row, read_rows, takes_side
-from truing.stats import temperature
+from truing.reward.train_pairs import Row, read_rows
+from truing.stats import takes_side, temperature
 from truing.store.ids import content_id
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from truing.artifacts import Artifact
-from truing.reward.train_pairs import Row, takes_side
-from truing.stats import Interval, bootstrap_mean, plain
+from truing.reward.train_pairs import Row
+from truing.stats import Interval, bootstrap_mean, plain, takes_side
 from truing.store.ids import seed_from
 
 Scores = Sequence[tuple[float, float]]  # of a and b of each row

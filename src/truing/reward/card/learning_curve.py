@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from truing.console import say
 from truing.reward.card.accuracy import right
-from truing.reward.train_pairs import Row, takes_side
-from truing.stats import Interval, plain
+from truing.reward.train_pairs import Row
+from truing.stats import Interval, plain, takes_side
 from truing.store.ids import seed_from
 
 Refit = Callable[[Collection[str], int], Sequence[tuple[float, float]]]  # train prompts and a seed → scores of a and b of each held-out row

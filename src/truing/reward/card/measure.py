@@ -19,8 +19,8 @@ from truing.reward.card.fitness import fitness
 from truing.reward.card.scores import best_of_n, distribution
 from truing.reward.card.slopes import slopes
 from truing.reward.features import Item
-from truing.reward.train_pairs import Row, takes_side
-from truing.stats import auc, binary_log_loss, expected_calibration_error, finite, plain, reliability_curve, spearman
+from truing.reward.train_pairs import Row
+from truing.stats import auc, binary_log_loss, expected_calibration_error, finite, plain, reliability_curve, spearman, takes_side
 from truing.store.ids import seed_from
 from truing.store.project import Project
 

@@ -29,8 +29,9 @@ from truing.reward.features import FeatureCache, Item
 from truing.reward.lessons import said_rows
 from truing.reward.score import AnyRewardModel, RewardModel, load_reward_model
 from truing.reward.scoring import ScoreBook, asks
-from truing.reward.train_pairs import Row, read_rows, response_of, takes_side, tokenised
+from truing.reward.train_pairs import Row, read_rows, response_of, tokenised
 from truing.reward.yardstick import answer_of, response_as_read
+from truing.stats import takes_side
 from truing.store.project import Project, record_artifact
 from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Split
