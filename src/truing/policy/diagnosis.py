@@ -17,7 +17,7 @@ LEAST_MOVE = 0.1  # standard deviations of the score: less than this isn't worth
 NATS_PER_RESPONSE, NATS_PER_TOKEN = 6.0, 0.1  # targets where the run has none: Ziegler et al. 2019, and verl's; the larger of the two counts
 # In fp32 the same forward pass in other kernels moves a ratio by about 1e-5 at most; the least dropout, or bf16 in other kernels, moves it by over 1e-3.
 RATIO_TOLERANCE = 1e-4
-# Nats per token between what draws and what learns. Rounding to bf16 makes a thousandth or so; a twentieth of the KL at which an update stops is too much.
+# Nats per token between what draws and what learns: a twentieth of the KL at which an update stops is too much, whatever made it.
 GAP_TOLERANCE = 0.01
 HARMLESS = frozenset({"dead critic"})  # a critic that says nothing slows learning, and spoils nothing
 
