@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +150,30 @@ def test_a_run_works_in_a_thread(project: Project) -> None:
     thread.start()
     thread.join()
     assert done == [(False, {"made": 1})]
+
+
+def test_two_processes_do_not_work_on_the_same_run(project: Project) -> None:
+    """The second one says so at once, whichever way the first one ends; what that did is taken up then."""
+    with suppress(ZeroDivisionError), stage_run(project, "reward", INPUTS):
+        assert in_a_process(project, "print(do(project))").stderr.splitlines()[-2] == "truing.errors.UserError: another process is at work on the same reward"
+        assert in_a_process(project, "print(do(project, {'dataset': 'dataset-1', 'seed': 2}))").stdout == "(False, {'made': 1})\n"
+        assert [row.state for row in rows(project)] == [RunState.RUNNING, RunState.DONE]
+        raise ZeroDivisionError
+    assert in_a_process(project, "print(do(project))").stdout == "(False, {'made': 1})\n"
+    assert in_a_process(project, "print(do(project))").stdout == "(True, {'made': 1})\n"
+    assert not list((project.root / "runs").iterdir())
+
+
+def test_a_killed_process_does_not_keep_others_off(project: Project) -> None:
+    killed = in_a_process(project, "import os, signal\nwith stage_run(project, 'reward', INPUTS):\n    os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -signal.SIGKILL
+    assert rows(project)[0].state == RunState.RUNNING
+    assert do(project) == (False, {"made": 1})
+
+
+def in_a_process(project: Project, code: str) -> subprocess.CompletedProcess[str]:
+    """Run lines on the project in another process."""
+    lines = ["from pathlib import Path", "from store.test_runs import *", f"project = Project(Path({str(project.root)!r}))", code]
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    )

@@ -10,6 +10,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,6 +21,7 @@ from truing.store.project import Project
 from truing.store.tables import Run, RunState
 
 BEAT_SECONDS = 2.0
+PATIENCE = 1.0  # seconds, with another process on the same run that may be just ending
 
 
 class StageRun:
@@ -79,28 +81,51 @@ def stage_run(project: Project, stage: str, inputs: Mapping[str, Any], *, round_
         return run.result
 
     Ctrl-C and an exception mark the run and go on up; the next call with the same inputs takes the work up again.
+
+    Raises:
+        UserError: another process is at work on the same run.
     """
     key = content_id(stage, dict(inputs), length=64)
-    run = _start(project, stage, key, round_id)
-    if run.answered:
-        yield run
-        return
-    try:
-        with _terminate_like_interrupt():
+    with _alone(project, stage, key):
+        run = _start(project, stage, key, round_id)
+        if run.answered:
             yield run
-    except KeyboardInterrupt:
-        run._update(state=RunState.INTERRUPTED)
-        raise
-    except Exception as error:
-        _note_failure(run, error)
-        raise
-    run._update(state=RunState.DONE, finished_at=now(), result=run.result, error=None)
+            return
+        try:
+            with _terminate_like_interrupt():
+                yield run
+        except KeyboardInterrupt:
+            run._update(state=RunState.INTERRUPTED)
+            raise
+        except Exception as error:
+            _note_failure(run, error)
+            raise
+        run._update(state=RunState.DONE, finished_at=now(), result=run.result, error=None)
 
 
 def peak_gb() -> float:
     """The most memory this process has held, in GB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+@contextmanager
+def _alone(project: Project, stage: str, key: str) -> Iterator[None]:
+    """Keep other processes off a run, in the same folder: two would write the same checkpoints. The system lets go of the lock however a process ends."""
+    place = project.root / "runs" / f"{key[:16]}.lock"
+    place.parent.mkdir(exist_ok=True)
+    lock = FileLock(place, timeout=PATIENCE, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another process is at work on the same {stage}", fix="wait for it, or stop it (`pgrep -af truing` lists it); what it did is taken up then"
+        ) from None
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)  # held to the end: who waits for a file that is gone tries anew
+        lock.release()
 
 
 def _start(project: Project, stage: str, key: str, round_id: int | None) -> StageRun:
