@@ -23,10 +23,10 @@ def page(found: Json) -> str:
 
 
 def figure(found: Json, across: str) -> str:
-    """A curve for each arm. Against answers, what learned from the base's at once has no course and is left out but for where it ends."""
+    """A curve for each arm. Against answers, what learned from the base's at once has no course: only where it ends is marked."""
     lines = []
     for number, (arm, points) in enumerate(found["arms"].items()):
         course = [(row[across], row["gold"]["value"]) for row in points]
-        if len({x for x, _ in course}) > 1:
-            lines.append(charts.Line(arm, course, style=f"arm{number}"))
+        all_at_once = len({x for x, _ in course[1:]}) == 1
+        lines.append(charts.Line(arm, course[-1:] if all_at_once else course, style=f"arm{number}"))
     return str(charts.line_chart(lines, label=f"gold against {across}", x_name=across, height=HEIGHT))
