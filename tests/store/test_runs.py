@@ -1,5 +1,6 @@
 """Runs: the same inputs are worked on once, what was stopped is taken up again, and every end is written down."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from truing.errors import UserError
 from truing.store.project import Project
 from truing.store.runs import StageRun, stage_run
 from truing.store.tables import Run, RunState
@@ -169,6 +172,16 @@ def test_a_killed_process_does_not_keep_others_off(project: Project) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert rows(project)[0].state == RunState.RUNNING
     assert do(project) == (False, {"made": 1})
+
+
+def test_a_full_disk_is_said_before_anything_is_begun(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(lock: FileLock) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileLock, "acquire", full)
+    with pytest.raises(UserError, match="the disk is full: reward was not begun"):
+        do(project)
+    assert not rows(project)
 
 
 def in_a_process(project: Project, code: str) -> subprocess.CompletedProcess[str]:

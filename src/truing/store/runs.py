@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from truing.config import full_disk_said
 from truing.errors import UserError
 from truing.store.clock import now
 from truing.store.ids import content_id, uuid7
@@ -83,7 +84,7 @@ def stage_run(project: Project, stage: str, inputs: Mapping[str, Any], *, round_
     Ctrl-C and an exception mark the run and go on up; the next call with the same inputs takes the work up again.
 
     Raises:
-        UserError: another process is at work on the same run.
+        UserError: another process is at work on the same run, or the disk is full.
     """
     key = content_id(stage, dict(inputs), length=64)
     with _alone(project, stage, key):
@@ -113,10 +114,11 @@ def peak_gb() -> float:
 def _alone(project: Project, stage: str, key: str) -> Iterator[None]:
     """Keep other processes off a run, in the same folder: two would write the same checkpoints. The system lets go of the lock however a process ends."""
     place = project.root / "runs" / f"{key[:16]}.lock"
-    place.parent.mkdir(exist_ok=True)
     lock = FileLock(place, timeout=PATIENCE, fallback_to_soft=False)
     try:
-        lock.acquire()
+        with full_disk_said(f"the disk is full: {stage} was not begun", fix=f"free some space on the disk of {project.root} and type the same command again"):
+            place.parent.mkdir(exist_ok=True)
+            lock.acquire()
     except Timeout:
         raise UserError(
             f"another process is at work on the same {stage}", fix="wait for it, or stop it (`pgrep -af truing` lists it); what it did is taken up then"
