@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, pack, packs, trees_of
+from truing.models.packed import LEAST_ROWS, ROW_STEP, Span, Tree, attend, pack, packs, trees_of
 from truing.models.registry import ModelSettings
 from truing.models.sequences import collate
 from truing.models.trunk import Trunk, open_trunk
@@ -64,6 +64,21 @@ def test_a_response_in_a_row_reads_what_it_reads_alone(trunk: Trunk) -> None:
                 for layer in (1, 2):
                     own = alone[layer][0, len(prompt) if response else len(prompt) - 1 :]
                     torch.testing.assert_close(found[layer][start:end], own, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_short_attention_of_bf16_is_rounded_once_at_its_end(whole: bool) -> None:
+    packed = pack(TREES, 0, whole=whole, fill=False)
+    draw = torch.Generator().manual_seed(0)
+    states = [torch.randn(12, heads, 8, generator=draw).bfloat16().requires_grad_() for heads in (4, 2, 2)]
+    fine = [one.detach().float().requires_grad_() for one in states]
+    coarse, exact = (attend(*own, 0.3, packed) for own in (states, fine))
+    assert torch.equal(coarse, exact.bfloat16())
+    coarse.sum().backward()  # type: ignore[no-untyped-call]
+    exact.sum().backward()  # type: ignore[no-untyped-call]
+    for one, other in zip(states, fine, strict=True):
+        assert one.grad is not None and other.grad is not None
+        torch.testing.assert_close(one.grad.float(), other.grad, atol=0.02, rtol=0.02)
 
 
 def test_gradients_of_a_row_are_those_of_its_parts(tiny_model: Path) -> None:

@@ -12,6 +12,8 @@ from truing.models.products import FEWEST_STEPS, Products
 from truing.models.registry import ModelSettings
 from truing.models.trunk import Trunk, open_trunk
 
+BF16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 
 @pytest.fixture
 def trunk(tiny_model: Path) -> Trunk:
@@ -31,12 +33,23 @@ def test_any_number_of_rows_can_be_asked(bias: bool, asked: int) -> None:
 
 @torch.no_grad()
 def test_only_what_gains_is_laid_out_and_the_rest_gives_the_same() -> None:
-    fine, coarse = nn.Linear(8, 8), nn.Linear(8, 8, dtype=torch.bfloat16)
+    fine, coarse = nn.Linear(8, 8), nn.Linear(8, 8, dtype=torch.float64)
     groups = [(fine,), (coarse,), (fine, coarse)]
     assert set(Products(groups, lay_out=True)._laid_out) == ({(fine,)} if torch.backends.mkldnn.is_available() else set())
     assert not Products(groups, lay_out=False)._laid_out
     x = torch.randn(3, 8)
     assert torch.equal(Products(groups, lay_out=False)((fine, fine), x), torch.cat([fine(x), fine(x)], 1))
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not BF16, reason="no products of bf16 in this machine's oneDNN")
+def test_bf16_is_laid_out_where_its_products_are_known() -> None:
+    torch.manual_seed(0)
+    first, second = (nn.Linear(64, 32, bias=bias, dtype=torch.bfloat16) for bias in (True, False))
+    products, x = Products([(first, second)], lay_out=True), torch.randn(5, 64, dtype=torch.bfloat16)
+    assert (first, second) in products._laid_out
+    exact = torch.cat([nn.functional.linear(x.double(), one.weight.double(), None if one.bias is None else one.bias.double()) for one in (first, second)], 1)
+    assert (products((first, second), x) - exact).abs().max() < 2**-8 * exact.abs().max()  # rounded once, at the end
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 LEAST_ROWS, ROW_STEP = 512, 64
+SHORT = 384  # keys up to which PyTorch's attention is faster both ways in fp32 than in bf16 on a CPU: twice as fast at 88, as fast at 500 (docs/log.md)
 Tokens = tuple[int, ...]
 
 
@@ -107,7 +108,11 @@ class Packed:
         return torch.zeros(self.mask.shape, dtype=values.dtype).masked_scatter(self.mask, values.cpu())
 
     def masks(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """(T, T) of each tree, 0 where a token may look, -inf where not; None of a prompt with one response or none, where each token sees those before it."""
+        """(T, T) of each tree, 0 where a token may look, -inf where not; None of a prompt with one response or none, where each token sees those before it.
+
+        Args:
+            dtype: of the states; a mask has the type that attention is asked in.
+        """
         if dtype not in self._masks:
             self._masks[dtype] = [None if len(lengths) <= 2 else _sees(lengths, dtype, self.input_ids.device) for lengths in self.trees]
         return self._masks[dtype]
@@ -195,11 +200,17 @@ def _apart(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: S
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
     """(Q, h, D); without a mask each token sees those before it."""
-    q, k, v = (states.transpose(0, 1)[None] for states in (query, key, value))
+    asked_in = _asked_in(query.dtype, len(key), query.device)
+    q, k, v = (states.to(asked_in).transpose(0, 1)[None] for states in (query, key, value))
     if mask is not None and mask.device.type == "cuda":  # of its kernels that take a mask, those that share keys among heads hold all scores in fp32
         k, v = (states.repeat_interleave(q.shape[1] // k.shape[1], 1) for states in (k, v))
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
-    return found[0].transpose(0, 1)
+    return found[0].transpose(0, 1).to(query.dtype)
+
+
+def _asked_in(dtype: torch.dtype, keys: int, device: torch.device) -> torch.dtype:
+    """The number type that attention over so many keys is asked in."""
+    return torch.float32 if dtype == torch.bfloat16 and keys <= SHORT and device.type == "cpu" else dtype
 
 
 def _sees(lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -207,9 +218,10 @@ def _sees(lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> T
     part = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)  # (T,) 0 of the prompt
     place = torch.arange(len(part), device=device)
     sees = (place[:, None] >= place) & ((part[:, None] == part) | (part == 0))
-    return torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, float("-inf"))
+    return torch.zeros(sees.shape, dtype=_asked_in(dtype, len(part), device), device=device).masked_fill_(~sees, float("-inf"))
 
 
 def _seen(response: int, prompt: int, like: Tensor) -> Tensor:
     """(R, P + R) 0 where a token of a response may look, -inf where not."""
-    return torch.full((response, prompt + response), float("-inf"), dtype=like.dtype, device=like.device).triu_(prompt + 1)
+    asked_in = _asked_in(like.dtype, prompt + response, like.device)
+    return torch.full((response, prompt + response), float("-inf"), dtype=asked_in, device=like.device).triu_(prompt + 1)

@@ -1,7 +1,8 @@
 """Products of a few rows with a model's matrices, time after time, as in sampling a token at a time.
 
-PyTorch hands each to a kernel that lays the matrix out anew for every product; with few rows that takes longer than the product. In fp32 on a CPU with oneDNN
-the matrices are laid out once for all that is drawn, those that are applied to the same rows as one (docs/log.md has what that gains).
+PyTorch hands each to a kernel that lays the matrix out anew for every product; with few rows that takes longer than the product. On a CPU with oneDNN, in fp32
+and where it has products of bf16, the matrices are laid out once for all that is drawn, those that are applied to the same rows as one (docs/log.md has what
+that gains).
 """
 
 from collections.abc import Iterable
@@ -63,7 +64,9 @@ def _bare(module: Any) -> nn.Linear | None:
 
 
 def _gains(base: nn.Linear) -> bool:
-    return base.weight.dtype == torch.float32 and base.weight.device.type == "cpu"
+    if base.weight.device.type != "cpu":
+        return False
+    return base.weight.dtype == torch.float32 or (base.weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _biases(bases: list[nn.Linear]) -> Tensor | None:
