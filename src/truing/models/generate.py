@@ -130,21 +130,28 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, T
     long running sum and free of its rounding.
 
     Args:
-        logits: (B, V) fp32.
+        logits: (B, V), looked at in fp32.
         uniform: (B,) float64 in [0, 1).
         temperature: > 0.
 
     Returns:
         tokens (B,); their log-probabilities (B,) at that temperature and (B,) at temperature 1, nats.
     """
-    if len(logits) > DRAWN_AT_ONCE and logits.device.type == "cpu":
-        some = [draw(*part, temperature) for part in zip(logits.split(DRAWN_AT_ONCE), uniform.split(DRAWN_AT_ONCE), strict=True)]
-        tokens, first, second = (torch.cat(parts) for parts in zip(*some, strict=True))
-        return tokens, first, second
+    at_once = DRAWN_AT_ONCE if logits.device.type == "cpu" else len(logits)
+    space = torch.empty(2, min(at_once, len(logits)), logits.shape[1], device=logits.device)
+    some = [_draw(*part, temperature, space[:, : len(part[0])]) for part in zip(logits.split(at_once), uniform.split(at_once), strict=True)]
+    tokens, first, second = (torch.cat(parts) for parts in zip(*some, strict=True))
+    return tokens, first, second
+
+
+def _draw(logits: Tensor, uniform: Tensor, temperature: float, space: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `draw`, in space (2, B, V) fp32 that is overwritten: memory that is new each time takes longer to have than to fill."""
     rows, vocabulary = logits.shape
-    scaled = logits / temperature
-    top = scaled.amax(1, keepdim=True)
-    weights = (scaled - top).exp_()
+    below, weights = space
+    below.copy_(logits)
+    below.sub_(below.amax(1, keepdim=True))
+    plain_total = None if temperature == 1 else torch.exp(below, out=weights).sum(1)
+    torch.div(below, temperature, out=weights).exp_()
     blocks = -(-vocabulary // BLOCK)
     if vocabulary % BLOCK:
         weights = torch.nn.functional.pad(weights, (0, blocks * BLOCK - vocabulary))
@@ -159,6 +166,7 @@ def draw(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, T
     # Rounding may carry the goal past the block's last possible token: then that one is meant.
     last = (inside < inside[:, -1:]).sum(1, keepdim=True)
     token = (block * BLOCK + torch.minimum(place, last))[:, 0]
-    logprobs = scaled.gather(1, token[:, None])[:, 0] - top[:, 0] - total[:, 0].log().float()
-    plain = logprobs if temperature == 1 else logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(1)
+    own = below.gather(1, token[:, None])[:, 0]
+    logprobs = own / temperature - total[:, 0].log().float()
+    plain = logprobs if plain_total is None else own - plain_total.log()
     return token, logprobs, plain

@@ -140,13 +140,13 @@ class Trunk(Adapted):
         return found
 
     def logits(self, rows: Tensor, products: Products | None = None) -> Tensor:
-        """(N, V) fp32 from (N, H); carries no gradient.
+        """(N, V) from (N, H), in the model's number type, in fp32 where it caps them; carries no gradient.
 
         Args:
             products: who applies the output matrix.
         """
-        logits: Tensor = (product(rows, self.head.weight, self.head.bias) if products is None else products((self.head,), rows)).float()
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        logits: Tensor = product(rows, self.head.weight, self.head.bias) if products is None else products((self.head,), rows)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits.float() / self.softcap)
 
     def normed(self, states: Tensor) -> Tensor:
         """(N, H) states of any layer after the model's final norm, as if the layers above weren't there."""
@@ -243,7 +243,7 @@ def _check_logits(trunk: Trunk) -> None:
     batch = collate([[min(trunk.eos_ids)]], [[min(trunk.eos_ids)]], trunk.pad_id, device=trunk.device)
     own = trunk.model(input_ids=batch.input_ids, use_cache=False).logits.float()
     ours = trunk.logits(trunk.hidden(batch))
-    if (own - ours).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use
+    if (own - ours.float()).abs().max() > 0.05 * own.abs().max():  # far above bf16's rounding, far below any scale in use
         raise UserError(f"{trunk.name} changes its logits after the output matrix, which Truing doesn't follow", fix="take a model of another family")
 
 
