@@ -53,11 +53,12 @@ class _SelectedLogprobs(torch.autograd.Function):
         logprobs, entropy = (torch.empty(len(rows), dtype=precision, device=rows.device) for _ in range(2))
         slope = torch.empty_like(rows) if ctx.needs_input_grad[0] and not learns_matrix else None
         entropy_slope = torch.empty_like(rows) if slope is not None and entropy_gradient else None
+        space = _space(rows, weight)
         for start in range(0, len(rows), CHUNK):
             here = slice(start, start + CHUNK)
             chosen = targets[here, None]
-            found = _softmax(rows[here], weight, bias, temperature, softcap)
-            logprobs[here] = found.scaled.gather(1, chosen)[:, 0] - found.log_total
+            found = _softmax(rows[here], weight, bias, temperature, softcap, space)
+            logprobs[here] = found.below.gather(1, chosen)[:, 0] - found.log_total
             entropy[here] = found.log_total - found.expected
             if slope is not None:
                 # d logprob / d row = (W[target] - sum_v p_v W[v]) / temperature, each term bent where the logits are capped
@@ -69,7 +70,7 @@ class _SelectedLogprobs(torch.autograd.Function):
                 slope[here] = ((pull - mean) / temperature).to(rows.dtype)
             if entropy_slope is not None:
                 # d entropy / d row = -sum_v p_v (z_v - E z) W[v] / temperature, z the scaled logits
-                weights *= found.scaled.sub_(found.expected[:, None])
+                weights *= found.below.sub_(found.expected[:, None])
                 entropy_slope[here] = ((weights.to(rows.dtype) @ weight).to(precision) / (-temperature * found.total[:, None])).to(rows.dtype)
         ctx.how = (temperature, softcap, entropy_gradient)
         if learns_matrix:
@@ -93,18 +94,18 @@ class _SelectedLogprobs(torch.autograd.Function):
 
 
 class _Softmax(NamedTuple):
-    """Of some rows of logits z over the vocabulary.
+    """Of some rows of logits z over the vocabulary, z / temperature, capped before where the model caps its logits.
 
     Attributes:
-        scaled: (n, V) z / temperature, capped before where the model caps its logits.
+        below: (n, V) z - max z.
         bend: (n, V) tanh of the logits in units of the cap, or None.
         weights: (n, V) exp(z - max z).
         total: (n,) their sum.
-        log_total: (n,) log sum exp z.
-        expected: (n,) E z.
+        log_total: (n,) its logarithm.
+        expected: (n,) E z - max z.
     """
 
-    scaled: Tensor
+    below: Tensor
     bend: Tensor | None
     weights: Tensor
     total: Tensor
@@ -112,17 +113,24 @@ class _Softmax(NamedTuple):
     expected: Tensor
 
 
-def _softmax(rows: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None) -> _Softmax:
-    scaled = product(rows, weight, bias).to(torch.promote_types(rows.dtype, torch.float32))
+def _space(rows: Tensor, weight: Tensor) -> Tensor:
+    """(2, n, V) for a chunk's logits and weights, used again by each: memory that is new takes longer to have than to fill."""
+    return torch.empty(2, min(len(rows), CHUNK), len(weight), dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
+
+
+def _softmax(rows: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, softcap: float | None, space: Tensor) -> _Softmax:
+    below, weights = space[:, : len(rows)]
+    below.copy_(product(rows, weight, bias))
     bend = None
     if softcap is not None:
-        bend = torch.tanh(scaled / softcap)
-        scaled = bend * softcap
-    scaled.div_(temperature)
-    top = scaled.amax(1, keepdim=True)
-    weights = (scaled - top).exp_()
+        bend = torch.tanh(below / softcap)
+        torch.mul(bend, softcap, out=below)
+    below.div_(temperature)
+    below.sub_(below.amax(1, keepdim=True))
+    torch.exp(below, out=weights)
     total = weights.sum(1)
-    return _Softmax(scaled, bend, weights, total, top[:, 0] + total.log(), torch.linalg.vecdot(weights, scaled) / total)
+    expected = torch.bmm(weights[:, None], below[:, :, None])[:, 0, 0] / total  # a product of rows, which needs no memory of its own
+    return _Softmax(below, bend, weights, total, total.log(), expected)
 
 
 def _all_gradients(
@@ -132,15 +140,16 @@ def _all_gradients(
     """Where the output matrix is learned too: of rows, matrix and bias. The logits are worked out again, a chunk at a time, for they were not kept."""
     rows, weight, bias, targets = saved
     grad_rows, grad_weight, grad_bias = torch.empty_like(rows), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
+    space = _space(rows, weight)
     for start in range(0, len(rows), CHUNK):
         here = slice(start, start + CHUNK)
-        found = _softmax(rows[here], weight, bias, temperature, softcap)
+        found = _softmax(rows[here], weight, bias, temperature, softcap, space)
         probabilities = found.weights.div_(found.total[:, None])
         # d logprob / d logit = [v = target] - p_v, and d entropy / d logit = -p_v (z_v - E z), both over the temperature, and bent where the logits are capped
         grad = probabilities * -grad_logprobs[here, None]
         grad.scatter_add_(1, targets[here, None], grad_logprobs[here, None])
         if entropy_gradient:
-            grad -= probabilities * found.scaled.sub_(found.expected[:, None]) * grad_entropy[here, None]
+            grad -= probabilities * found.below.sub_(found.expected[:, None]) * grad_entropy[here, None]
         if found.bend is not None:
             grad *= 1 - found.bend**2
         grad = grad.div_(temperature).to(rows.dtype)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 LEAST_ROWS, ROW_STEP = 512, 64
 SHORT = 384  # keys up to which PyTorch's attention is faster both ways in fp32 than in bf16 on a CPU: twice as fast at 88, as fast at 500 (docs/log.md)
@@ -54,7 +55,7 @@ class Packed:
     trees: list[tuple[int, ...]]
     spans: list[Span]
     whole: bool | None = None
-    _masks: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _masks: dict[tuple[int, int, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def predicting(self, hidden: Tensor) -> Tensor:
         """(R, H) from (N, H): the hidden state just before each response token, which predicts it, response after response."""
@@ -107,15 +108,17 @@ class Packed:
         """(B, T) from (R,): a value for each response token put where `mask` is True, 0 elsewhere."""
         return torch.zeros(self.mask.shape, dtype=values.dtype).masked_scatter(self.mask, values.cpu())
 
-    def masks(self, dtype: torch.dtype) -> list[Tensor | None]:
-        """(T, T) of each tree, 0 where a token may look, -inf where not; None of a prompt with one response or none, where each token sees those before it.
+    def mask_of(self, response: int, prompt: int, dtype: torch.dtype) -> Tensor:
+        """(R, P + R) 0 where a token of a response may look, -inf where not: at its prompt, and at what stands before it. Made once for all layers.
 
         Args:
-            dtype: of the states; a mask has the type that attention is asked in.
+            dtype: of the states; the mask has the type that attention is asked in.
         """
-        if dtype not in self._masks:
-            self._masks[dtype] = [None if len(lengths) <= 2 else _sees(lengths, dtype, self.input_ids.device) for lengths in self.trees]
-        return self._masks[dtype]
+        made_for = response, prompt, _asked_in(dtype, prompt + response, self.input_ids.device)
+        if made_for not in self._masks:
+            full = torch.full((response, prompt + response), float("-inf"), dtype=made_for[2], device=self.input_ids.device)
+            self._masks[made_for] = full.triu_(prompt + 1)
+        return self._masks[made_for]
 
 
 def trees_of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[Tree]:
@@ -175,53 +178,55 @@ def packs(sizes: Sequence[int], most: int) -> list[list[int]]:
 def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, packed: Packed) -> Tensor:
     """(N, h, D) from query (N, h, D), key and value (N, g, D): a token sees its prompt and what stands before it in its own response.
 
-    Where nothing is learned, each response is asked alone, so that its numbers are the same to the bit whatever siblings it has; where something is, a prompt
-    and all its responses are asked at once, which is faster both ways and the same to rounding. `packed.whole` says it for a pass without a gradient that is
+    Where nothing is learned, each response is asked alone, so that its numbers are the same to the bit whatever siblings it has; where something is, all
+    responses to a prompt are asked at once, which is faster both ways and the same to rounding. `packed.whole` says it for a pass without a gradient that is
     to have the same bits as one with it.
     """
     sizes = [sum(lengths) for lengths in packed.trees]
     *trees, (filling, _, _) = zip(*(states.split([*sizes, len(query) - sum(sizes)]) for states in (query, key, value)), strict=True)
-    if query.requires_grad if packed.whole is None else packed.whole:
-        found = [_attend(q, k, v, scaling, mask) for (q, k, v), mask in zip(trees, packed.masks(query.dtype), strict=True)]
-    else:
-        found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in _apart(q, k, v, scaling, lengths)]
+    together = query.requires_grad if packed.whole is None else packed.whole
+    ask = _together if together else _apart
+    found = [part for (q, k, v), lengths in zip(trees, packed.trees, strict=True) for part in ask(q, k, v, scaling, lengths, packed)]
     return torch.cat([*found, filling])  # what fills the row: any numbers do
 
 
-def _apart(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: Sequence[int]) -> Iterator[Tensor]:
+def _apart(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: Sequence[int], packed: Packed) -> Iterator[Tensor]:
     """(T, h, D) of each part of a tree."""
     parts = zip(*(states.split(list(lengths)) for states in (query, key, value)), strict=True)
     q, k, v = next(parts)
-    yield _attend(q, k, v, scaling)
+    yield _attend(q[None], k[None], v[None], scaling)[0]
     for own_q, own_k, own_v in parts:
         if len(own_q):
-            yield _attend(own_q, torch.cat([k, own_k]), torch.cat([v, own_v]), scaling, _seen(len(own_q), len(k), own_q))
+            mask = packed.mask_of(len(own_q), len(k), query.dtype)
+            yield _attend(own_q[None], torch.cat([k, own_k])[None], torch.cat([v, own_v])[None], scaling, mask)[0]
+
+
+def _together(query: Tensor, key: Tensor, value: Tensor, scaling: float, lengths: Sequence[int], packed: Packed) -> Iterator[Tensor]:
+    """(T, h, D) of a tree's parts: its prompt, and then all its responses as a batch, each as long as the longest. What lengthens one is seen by no token of
+    its own."""
+    prompt, *responses = lengths
+    responses = [length for length in responses if length]
+    if len(responses) < 2:  # a sequence like any other
+        yield _attend(query[None], key[None], value[None], scaling)[0]
+        return
+    (q, *own_q), (k, *own_k), (v, *own_v) = (states.split([prompt, *responses]) for states in (query, key, value))
+    yield _attend(q[None], k[None], v[None], scaling)[0]
+    queries, keys, values = (pad_sequence(own, batch_first=True) for own in (own_q, own_k, own_v))
+    keys, values = (torch.cat([one.expand(len(own), -1, -1, -1), own], 1) for one, own in ((k, keys), (v, values)))
+    found = _attend(queries, keys, values, scaling, packed.mask_of(max(responses), prompt, query.dtype))
+    yield from (own[:length] for own, length in zip(found.unbind(), responses, strict=True))
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, mask: Tensor | None = None) -> Tensor:
-    """(Q, h, D); without a mask each token sees those before it."""
-    asked_in = _asked_in(query.dtype, len(key), query.device)
-    q, k, v = (states.to(asked_in).transpose(0, 1)[None] for states in (query, key, value))
+    """(B, Q, h, D) from query (B, Q, h, D), key and value (B, K, g, D); without a mask each token sees those before it."""
+    asked_in = _asked_in(query.dtype, key.shape[1], query.device)
+    q, k, v = (states.to(asked_in).transpose(1, 2) for states in (query, key, value))
     if mask is not None and mask.device.type == "cuda":  # of its kernels that take a mask, those that share keys among heads hold all scores in fp32
         k, v = (states.repeat_interleave(q.shape[1] // k.shape[1], 1) for states in (k, v))
     found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True)
-    return found[0].transpose(0, 1).to(query.dtype)
+    return found.transpose(1, 2).to(query.dtype)
 
 
 def _asked_in(dtype: torch.dtype, keys: int, device: torch.device) -> torch.dtype:
     """The number type that attention over so many keys is asked in."""
     return torch.float32 if dtype == torch.bfloat16 and keys <= SHORT and device.type == "cpu" else dtype
-
-
-def _sees(lengths: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(T, T) 0 where a token of a tree may look, -inf where not: at the prompt, and at its own response before it."""
-    part = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(device)  # (T,) 0 of the prompt
-    place = torch.arange(len(part), device=device)
-    sees = (place[:, None] >= place) & ((part[:, None] == part) | (part == 0))
-    return torch.zeros(sees.shape, dtype=_asked_in(dtype, len(part), device), device=device).masked_fill_(~sees, float("-inf"))
-
-
-def _seen(response: int, prompt: int, like: Tensor) -> Tensor:
-    """(R, P + R) 0 where a token of a response may look, -inf where not."""
-    asked_in = _asked_in(like.dtype, prompt + response, like.device)
-    return torch.full((response, prompt + response), float("-inf"), dtype=asked_in, device=like.device).triu_(prompt + 1)
