@@ -96,6 +96,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("auto", "bf16", "fp32"), default="auto")
     parser.add_argument("--peer", help="python of an environment with trl==1.12.0 (ppo) or 1.16.0 (rloo, grpo)")
     parser.add_argument("--peer-script", help="its half")
+    parser.add_argument("--peer-dtype", choices=("auto", "bf16", "fp32"), default="auto", help="auto: the faster of a trial; else as an earlier trial found")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--json", action="store_true", help="print the result as the last line")
     parser.add_argument("--arm", action="store_true", help=argparse.SUPPRESS)
@@ -277,6 +278,8 @@ def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
     if not torch.cuda.is_available() and bf16_speedup() < 1:
         say("the peer runs in fp32: this machine multiplies bf16 more slowly")
         return [*command, "--updates", str(arguments.updates)]
+    if arguments.peer_dtype != "auto":
+        return [*command, "--updates", str(arguments.updates), *(["--bf16"] if arguments.peer_dtype == "bf16" else [])]
     ways: list[tuple[str, ...]] = [(), ("--bf16",)]
     if torch.cuda.is_available() and arguments.algorithm != "ppo":
         ways.append(("--bf16", "--bf16-base"))  # weights in bf16 too, as ours are there
