@@ -64,7 +64,8 @@ MUTANTS = (
     Mutant("score: on the first token", "policy/kl.py", "(positions * mask).amax(dim=1", "(positions * mask).amin(dim=1", KL),
     Mutant("shift: a token predicts itself", "models/sequences.py", "[self._flat(shift=-1)]", "[self._flat(shift=0)]", "tests/models/test_logprobs.py"),
     Mutant("shift: in a row, too", "models/packed.py", "[border - 1] if length", "[border] if length", "tests/models/test_packed.py"),
-    Mutant("temperature: forgotten", "models/logprobs.py", "scaled.div_(temperature)", "scaled.div_(1.0)", "tests/models/test_logprobs.py"),
+    Mutant("attention: an answer's token sees the next", "models/packed.py", "triu_(prompt + 1)", "triu_(prompt + 2)", "tests/models/test_packed.py"),
+    Mutant("temperature: forgotten", "models/logprobs.py", "below.div_(temperature)", "below.div_(1.0)", "tests/models/test_logprobs.py"),
     # constants that would be trained
     Mutant("detach: the reference", "policy/kl.py", "return logprobs - ref_logprobs.detach()", "return logprobs - ref_logprobs", KL),
     Mutant("detach: the old policy", "policy/losses.py", "logprobs - old_logprobs.detach()", "logprobs - old_logprobs", LOSSES),
