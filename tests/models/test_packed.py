@@ -77,7 +77,8 @@ def test_short_attention_of_bf16_is_rounded_once_at_its_end(whole: bool) -> None
     coarse.sum().backward()  # type: ignore[no-untyped-call]
     exact.sum().backward()  # type: ignore[no-untyped-call]
     for one, other in zip(states, fine, strict=True):
-        assert one.grad is not None and other.grad is not None
+        assert one.grad is not None
+        assert other.grad is not None
         torch.testing.assert_close(one.grad.float(), other.grad, atol=0.02, rtol=0.02)
 
 

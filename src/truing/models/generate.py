@@ -156,7 +156,7 @@ def _draw(logits: Tensor, uniform: Tensor, temperature: float, space: Tensor) ->
     if vocabulary % BLOCK:
         weights = torch.nn.functional.pad(weights, (0, blocks * BLOCK - vocabulary))
     by_block = weights.view(rows, blocks, BLOCK)
-    up_to = by_block.sum(2).double().cumsum(1)  # (B, blocks); a block's sum in fp32 is as exact as its weights, and takes a third of the time
+    up_to = by_block.sum(2).double().cumsum(1)  # (B, blocks); a sum in fp32 is as exact as its weights, and needs no copy of them
     total = up_to[:, -1:]
     goal = uniform[:, None] * total
     block = torch.searchsorted(up_to, goal, right=True).clamp_(max=blocks - 1)  # (B, 1)
