@@ -72,10 +72,10 @@ def test_short_attention_of_bf16_is_rounded_once_at_its_end(whole: bool) -> None
     draw = torch.Generator().manual_seed(0)
     states = [torch.randn(12, heads, 8, generator=draw).bfloat16().requires_grad_() for heads in (4, 2, 2)]
     fine = [one.detach().float().requires_grad_() for one in states]
-    coarse, exact = (attend(*own, 0.3, packed) for own in (states, fine))
+    coarse, exact = (attend(query, key, value, 0.3, packed) for query, key, value in (states, fine))
     assert torch.equal(coarse, exact.bfloat16())
-    coarse.sum().backward()  # type: ignore[no-untyped-call]
-    exact.sum().backward()  # type: ignore[no-untyped-call]
+    coarse.sum().backward()
+    exact.sum().backward()
     for one, other in zip(states, fine, strict=True):
         assert one.grad is not None
         assert other.grad is not None
