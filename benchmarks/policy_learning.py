@@ -116,7 +116,7 @@ def world_of(arguments: argparse.Namespace) -> World:
 def kept(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> list[Station]:
     """A course that ended earlier, here or elsewhere; else it is run, and kept."""
     plan = vars(world.plan) | {"settings": TUNE | ARMS.get(arm, {}), "held_out": arguments.held_out, "updates": arguments.updates, "model": arguments.model}
-    file = arguments.out / "policy-learning" / f"{arm.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json"
+    file = file_of(arm, seed, arguments)
     if file.exists():
         known = json.loads(file.read_text())
         if known["plan"] == plan:
@@ -126,6 +126,11 @@ def kept(world: World, arm: str, seed: int, arguments: argparse.Namespace) -> li
     told = {"machine": machine(), "date": datetime.date.today().isoformat(), "gflops": round(rate(world) / 1e9, 1), "dtype": str(world.trunk.dtype)}
     write_atomically(file, json.dumps(told | {"plan": plan, "stations": stations}) + "\n")
     return stations
+
+
+def file_of(arm: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Where a course that ended is kept."""
+    return Path(arguments.out / "policy-learning" / f"{arm.replace(' ', '-').replace(',', '').replace(chr(39), '')}-{seed}.json")
 
 
 def rate(world: World) -> float:
@@ -305,9 +310,11 @@ def answer_for_ever(world: World) -> None:
 def compared(found: dict[str, list[list[Station]]], seeds: int, arguments: argparse.Namespace) -> Json:
     """Each arm's course, and how PPO with all layers compares with the upper half."""
     arms = {arm: [point(list(looks)) for looks in zip(*courses, strict=True)] for arm, courses in found.items()}
+    ran_on = {json.loads(file_of(arm, seed, arguments).read_text())["machine"] for arm in found for seed in range(1, seeds + 1)}
     told: Json = {
-        "what": "gold score on held-out prompts against answers and seconds", "date": datetime.date.today().isoformat(), "machine": machine(), "seeds": seeds,
-        "prompts": arguments.held_out, "settings": {"tune": TUNE, "arms": ARMS, "answers_in_an_update": EACH, "updates": arguments.updates}, "arms": arms,
+        "what": "gold score on held-out prompts against answers and seconds", "date": datetime.date.today().isoformat(), "machine": "; ".join(sorted(ran_on)),
+        "seeds": seeds, "prompts": arguments.held_out, "settings": {"tune": TUNE, "arms": ARMS, "answers_in_an_update": EACH, "updates": arguments.updates},
+        "arms": arms,
     }  # fmt: skip
     ends = {arm: np.array([course[-1]["gold"] for course in courses]) for arm, courses in found.items()}
     if {"ppo", "ppo, all layers"} <= ends.keys():
