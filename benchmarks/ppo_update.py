@@ -9,7 +9,8 @@ TRL 1.12, the last release that had it; RLOO and GRPO, four answers to a prompt,
     python benchmarks/ppo_update.py --json --algorithm grpo --peer PYTHON --peer-script benchmarks/peers/trl_online.py        beside TRL 1.16
 
 Both run in turn, each in a process of its own, for some rounds; medians over the rounds count, so that both see the same machine. The peer runs in the faster
-of its number types, found by a trial before; where this machine multiplies bf16 more slowly than fp32, in fp32. Nothing else should run meanwhile.
+of its number types, found by a trial before or told by --peer-dtype; where this machine multiplies bf16 more slowly than fp32, in fp32. Nothing
+else should run meanwhile.
 
 `roofline_ratio` is seconds over the fewest that the machine allows: products counted (two operations a weight and token forward, as many for the gradient of
 the states, LoRA's own three times; attention left out) over the rate that it multiplies such matrices at, and in sampling no step faster than the weights can
@@ -266,7 +267,7 @@ def texts(arguments: argparse.Namespace) -> list[str]:
 
 
 def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
-    """The peer's command in the number type that a trial of two updates found faster."""
+    """The peer's command in the number type that was asked for, or that a trial of two updates found faster."""
     command = [
         arguments.peer, arguments.peer_script, "--model", resolve(arguments.model), "--batch", str(arguments.batch), "--response", str(arguments.response),
         "--epochs", str(arguments.epochs), "--rank", str(arguments.rank),
@@ -275,11 +276,11 @@ def faster_peer(arguments: argparse.Namespace, prompts: Path) -> list[str]:
         command += ["--prompt", str(arguments.prompt)]
     else:
         command += ["--algorithm", arguments.algorithm, "--prompts", str(prompts), "--microbatch", str(arguments.microbatch or arguments.batch)]
+    if arguments.peer_dtype != "auto":
+        return [*command, "--updates", str(arguments.updates), *(["--bf16"] if arguments.peer_dtype == "bf16" else [])]
     if not torch.cuda.is_available() and bf16_speedup() < 1:
         say("the peer runs in fp32: this machine multiplies bf16 more slowly")
         return [*command, "--updates", str(arguments.updates)]
-    if arguments.peer_dtype != "auto":
-        return [*command, "--updates", str(arguments.updates), *(["--bf16"] if arguments.peer_dtype == "bf16" else [])]
     ways: list[tuple[str, ...]] = [(), ("--bf16",)]
     if torch.cuda.is_available() and arguments.algorithm != "ppo":
         ways.append(("--bf16", "--bf16-base"))  # weights in bf16 too, as ours are there

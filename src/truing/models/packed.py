@@ -47,7 +47,7 @@ class Packed:
     input_ids, positions: (N,), where the model is. What is said of responses (`mask`, `rectangle`) is small, and stands on the CPU.
     trees: of each tree the tokens of its prompt and of each of its responses. What the row has beyond them fills it.
     spans: of each response in the order of the trees. Of a response without tokens, the last token of its prompt.
-    whole: whether attention asks for a prompt and all its responses at once; None: where something is learned. See `attend`.
+    whole: whether attention asks for all responses to a prompt at once; None: where something is learned. See `attend`.
     """
 
     input_ids: Tensor
